@@ -1,0 +1,65 @@
+//! What can be wrong with a network, or with what is asked of it.
+
+use thiserror::Error;
+
+/// Why a network cannot be built, run or cut as asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// An operation cannot take its input.
+    #[error("{node} needs an input {needs}, but gets {found}: {reason}")]
+    Shape {
+        /// Module path and operation.
+        node: String,
+        /// The shape or the property that it needs.
+        needs: String,
+        /// The shape or shapes that it gets.
+        found: String,
+        /// Why it needs that.
+        reason: String,
+    },
+    /// A path that names no module.
+    #[error(
+        "the network has no module `{path}`; the nearest name is `{nearest}` (`engraft show ARCH` prints all of them)"
+    )]
+    NoSuchModule {
+        /// As given.
+        path: String,
+        /// The module whose path is most like it.
+        nearest: String,
+    },
+    /// A module that the output does not depend on.
+    #[error("the module `{path}` takes no part in computing the output")]
+    UnusedModule {
+        /// As given.
+        path: String,
+    },
+    /// No classification layer was found.
+    #[error(
+        "no classification layer was found: walking back from the output, {node} comes before any linear or \
+         convolutional layer; say with --cut PATH where the new head shall be"
+    )]
+    NoHead {
+        /// The node that stopped the search.
+        node: String,
+    },
+    /// A cut at a module that has several inputs.
+    #[error(
+        "`{path}` cannot be replaced by a head: it takes {inputs} inputs; cut at a module that takes one"
+    )]
+    SeveralInputs {
+        /// As given.
+        path: String,
+        /// How many values enter it.
+        inputs: usize,
+    },
+    /// A cut so early that no layer of the network is left.
+    #[error("a cut at `{path}` leaves no layer of the network to take features from; cut at a later module")]
+    NothingLeft {
+        /// As given.
+        path: String,
+    },
+    /// A head that cannot be.
+    #[error("{0}")]
+    BadHead(String),
+}

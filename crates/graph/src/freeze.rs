@@ -1,0 +1,54 @@
+//! Freezing: what does not change in training, and where the changing part begins.
+
+use crate::graph::is_within;
+use crate::{Graph, Module, Node, NodeId, Op};
+
+impl Graph {
+    /// The last node on the way to the output that everything passes and before which nothing is trainable: what it gives
+    /// for an image is constant, so that it need be computed only once. The input itself if all is trainable.
+    ///
+    /// `trainable` tells it for the full name of a parameter, as in `fc.weight`.
+    pub fn frontier(&self, trainable: impl Fn(&str) -> bool) -> NodeId {
+        let needed = self.ancestors(self.output);
+        let mut frontier = NodeId(0);
+        // Of the nodes so far, the furthest one that reads from each.
+        let mut reach = 0;
+        let mut last_reader = vec![0; self.nodes.len()];
+        for (reader, node) in self.nodes.iter().enumerate().filter(|(i, _)| needed[*i]) {
+            for input in &node.inputs {
+                last_reader[input.0] = reader;
+            }
+        }
+        for (index, node) in self.nodes.iter().enumerate().filter(|(i, _)| needed[*i]) {
+            if node.tensors().iter().any(|tensor| trainable(&tensor.name)) {
+                break;
+            }
+            if reach <= index {
+                frontier = NodeId(index);
+            }
+            reach = reach.max(last_reader[index]);
+        }
+        frontier
+    }
+
+    /// Cuts the network in two at a node that everything passes: the part that leads to it, and the part behind it, whose
+    /// input is the node's output. Module paths, and so the names of tensors, stay.
+    pub fn split(&self, node: NodeId) -> (Graph, Graph) {
+        let trunk = self.until(node);
+        let shape = trunk.output_shape().unwrap_or_default();
+        let mut nodes = self.nodes.clone();
+        nodes[node.0] = Node { op: Op::Input, inputs: Vec::new(), module: String::new() };
+        let mut rest = Graph { nodes, input: shape, ..self.clone() }.pruned();
+        keep_used(&rest.nodes, "", &mut rest.root);
+        (trunk, rest)
+    }
+}
+
+/// Drops the modules that no node belongs to.
+fn keep_used(nodes: &[Node], prefix: &str, module: &mut Module) {
+    let path = |child: &Module| crate::graph::join(prefix, &child.name);
+    module.children.retain(|child| nodes.iter().any(|node| is_within(&node.module, &path(child))));
+    for child in &mut module.children {
+        keep_used(nodes, &path(child), child);
+    }
+}

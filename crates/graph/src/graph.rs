@@ -1,0 +1,216 @@
+//! The graph: nodes in the order in which they run, beside the tree of modules they belong to.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{GraphError, Op, TensorSpec};
+
+/// A node's place in [`Graph::nodes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeId(pub usize);
+
+/// One operation in a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// What is computed.
+    pub op: Op,
+    /// From which nodes' outputs; all of them come earlier in the graph.
+    pub inputs: Vec<NodeId>,
+    /// PyTorch's path of the module that computes it, as in `layer1.0.conv1`. For a function called in a module's
+    /// `forward`, the path of that module; empty for the network itself.
+    pub module: String,
+}
+
+impl Node {
+    /// The tensors the node needs, by their full names.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        let mut tensors = self.op.tensors();
+        for tensor in &mut tensors {
+            tensor.name = join(&self.module, &tensor.name);
+        }
+        tensors
+    }
+
+    /// How a message calls the node: its module and its operation.
+    pub fn describe(&self) -> String {
+        match self.module.as_str() {
+            "" => self.op.name().to_string(),
+            module => format!("{module} ({})", self.op.name()),
+        }
+    }
+}
+
+/// One module of the tree that PyTorch prints: a layer with an operation, or a container with children.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Module {
+    /// Its name within its parent; empty for the network itself.
+    pub name: String,
+    /// PyTorch's class name, as in `Sequential`.
+    pub class: String,
+    /// What a layer computes; `None` for a container.
+    pub op: Option<Op>,
+    /// In the order of registration, which is the order of printing and of the state dict.
+    pub children: Vec<Module>,
+}
+
+impl Module {
+    /// A container without children yet.
+    pub fn container(name: &str, class: &str) -> Self {
+        Self { name: name.into(), class: class.into(), op: None, children: Vec::new() }
+    }
+
+    /// A module that is one operation.
+    pub fn layer(name: &str, op: Op) -> Self {
+        Self { name: name.into(), class: op.name().into(), op: Some(op), children: Vec::new() }
+    }
+
+    /// Calls `visit` with every module below this one and its path, parents first.
+    pub(crate) fn walk<'a>(&'a self, prefix: &str, visit: &mut impl FnMut(&str, &'a Module)) {
+        for child in &self.children {
+            let path = join(prefix, &child.name);
+            visit(&path, child);
+            child.walk(&path, visit);
+        }
+    }
+
+    /// The module at a path below this one.
+    pub(crate) fn get_mut(&mut self, path: &str) -> Option<&mut Module> {
+        path.split('.')
+            .try_fold(self, |module, name| module.children.iter_mut().find(|child| child.name == name))
+    }
+}
+
+/// A network as data. Built by a [`Builder`](crate::Builder); prints as PyTorch prints it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Graph {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) output: NodeId,
+    pub(crate) root: Module,
+    /// The input it was designed for, without the batch: `[channels, height, width]`.
+    pub(crate) input: Vec<usize>,
+}
+
+impl Graph {
+    /// All nodes; every node comes after its inputs.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node whose output is the network's.
+    pub fn output(&self) -> NodeId {
+        self.output
+    }
+
+    /// The input size it was designed for, without the batch: `[channels, height, width]`.
+    pub fn input(&self) -> &[usize] {
+        &self.input
+    }
+
+    /// The tree of modules.
+    pub fn modules(&self) -> &Module {
+        &self.root
+    }
+
+    /// The tensors of the state dict, in PyTorch's order.
+    pub fn state(&self) -> Vec<TensorSpec> {
+        let mut state = Vec::new();
+        self.root.walk("", &mut |path, module| {
+            for mut tensor in module.op.iter().flat_map(Op::tensors) {
+                tensor.name = join(path, &tensor.name);
+                state.push(tensor);
+            }
+        });
+        state
+    }
+
+    /// The part of the network that leads to a node, whose output becomes the network's.
+    pub fn until(&self, node: NodeId) -> Graph {
+        Graph { output: node, ..self.clone() }.pruned()
+    }
+
+    /// The node that gives the output of the module at `path`; `output` means the network's.
+    ///
+    /// # Errors
+    /// When the network has no such module, or the module takes no part in computing the output.
+    pub fn module_output(&self, path: &str) -> Result<NodeId, GraphError> {
+        if path == "output" {
+            return Ok(self.output);
+        }
+        self.require_module(path)?;
+        let last = self.nodes.iter().rposition(|node| is_within(&node.module, path));
+        last.map(NodeId).ok_or_else(|| GraphError::UnusedModule { path: path.into() })
+    }
+
+    /// The paths of all modules, parents before children.
+    pub fn module_paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        self.root.walk("", &mut |path, _| paths.push(path.to_string()));
+        paths
+    }
+
+    pub(crate) fn require_module(&self, path: &str) -> Result<(), GraphError> {
+        let paths = self.module_paths();
+        if paths.iter().any(|known| known == path) {
+            return Ok(());
+        }
+        let nearest = paths.into_iter().max_by(|a, b| {
+            let [a, b] = [a, b].map(|known| strsim::jaro_winkler(known, path));
+            a.total_cmp(&b)
+        });
+        Err(GraphError::NoSuchModule { path: path.into(), nearest: nearest.unwrap_or_default() })
+    }
+
+    /// Marks each node that `node`'s output depends on, itself included.
+    pub(crate) fn ancestors(&self, node: NodeId) -> Vec<bool> {
+        let mut needed = vec![false; self.nodes.len()];
+        needed[node.0] = true;
+        for index in (0..=node.0).rev() {
+            if needed[index] {
+                for input in &self.nodes[index].inputs {
+                    needed[input.0] = true;
+                }
+            }
+        }
+        needed
+    }
+
+    /// The same network without the nodes that its output does not depend on, and without their modules. Modules that
+    /// never had a node (PyTorch registers some that `forward` does not call) stay beside their parent.
+    pub(crate) fn pruned(&self) -> Graph {
+        let needed = self.ancestors(self.output);
+        let mut new_id = vec![NodeId(0); self.nodes.len()];
+        let mut nodes = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate().filter(|(index, _)| needed[*index]) {
+            new_id[index] = NodeId(nodes.len());
+            let inputs = node.inputs.iter().map(|input| new_id[input.0]).collect();
+            nodes.push(Node { inputs, ..node.clone() });
+        }
+        let lost: HashSet<&str> = self.nodes.iter().map(|node| node.module.as_str()).collect();
+        let kept: HashSet<&str> = nodes.iter().map(|node| node.module.as_str()).collect();
+        let mut root = self.root.clone();
+        let gone = |path: &str| {
+            let within = |paths: &HashSet<&str>| paths.iter().any(|used| is_within(used, path));
+            within(&lost) && !within(&kept)
+        };
+        retain_modules(&mut root, "", &|path| !gone(path));
+        Graph { output: new_id[self.output.0], nodes, root, input: self.input.clone() }
+    }
+}
+
+fn retain_modules(module: &mut Module, prefix: &str, keep: &impl Fn(&str) -> bool) {
+    module.children.retain(|child| keep(&join(prefix, &child.name)));
+    for child in &mut module.children {
+        retain_modules(child, &join(prefix, &child.name), keep);
+    }
+}
+
+/// Whether `path` is the module `ancestor` or below it.
+pub(crate) fn is_within(path: &str, ancestor: &str) -> bool {
+    path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// A child's path from its parent's path and its own name.
+pub(crate) fn join(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.into() } else { format!("{prefix}.{name}") }
+}

@@ -1,0 +1,391 @@
+//! The operations a network is made of.
+//!
+//! Few and primitive, so that every architecture of torchvision and every ONNX file can be written with them:
+//! squeeze-and-excitation is [`Mean`](Op::Mean) or a pool, two convolutions and [`Mul`](Op::Mul); a channel shuffle is
+//! [`Reshape`](Op::Reshape), [`Permute`](Op::Permute), `Reshape`; attention is [`Linear`](Op::Linear), `Reshape`,
+//! `Permute`, [`MatMul`](Op::MatMul) and [`Softmax`](Op::Softmax); a shifted window is [`Roll`](Op::Roll) and a
+//! `Reshape` whose sizes are fractions of its input's ([`Dim::Div`]), so that it holds for any image size.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{TensorKind, TensorSpec};
+
+/// One operation on tensors. Image-like tensors are `[batch, channels, height, width]`.
+///
+/// Attributes carry PyTorch's names and meaning. `inplace` changes nothing but the printed text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Op {
+    /// The network's input.
+    Input,
+    /// 2-d convolution.
+    Conv2d(Conv2d),
+    /// `y = x W^T + b` over the last axis.
+    Linear(Linear),
+    /// Normalises each channel; by batch statistics in training, by running statistics in evaluation.
+    BatchNorm2d(BatchNorm2d),
+    /// Normalises over the last axis.
+    LayerNorm {
+        /// Size of the last axis.
+        features: usize,
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// An element-wise nonlinearity.
+    Activation {
+        /// Which one.
+        function: Activation,
+        /// As printed.
+        inplace: bool,
+    },
+    /// Exponentials normalised to sum to one along an axis.
+    Softmax {
+        /// The axis.
+        axis: usize,
+    },
+    /// Zeroes elements with probability `p` in training and scales the others by `1 / (1 - p)`; identity in evaluation.
+    Dropout {
+        /// Probability of a zero, `0 <= p < 1`.
+        p: f64,
+        /// As printed.
+        inplace: bool,
+    },
+    /// Maximum over windows; the padding counts as minus infinity.
+    MaxPool2d(Pool),
+    /// Mean over windows.
+    AvgPool2d {
+        /// The windows.
+        window: Pool,
+        /// Whether padding zeros count as elements.
+        count_include_pad: bool,
+    },
+    /// Mean over as many windows as the output has places.
+    AdaptiveAvgPool2d {
+        /// Output `[height, width]`.
+        output: [usize; 2],
+    },
+    /// Merges all axes from `start` on into one.
+    Flatten {
+        /// First merged axis.
+        start: usize,
+    },
+    /// Mean over axes, which are removed.
+    Mean {
+        /// The axes, ascending.
+        axes: Vec<usize>,
+    },
+    /// Element-wise sum of two tensors; sizes of one are broadcast.
+    Add,
+    /// Element-wise product of two tensors; sizes of one are broadcast.
+    Mul,
+    /// Matrix product over the last two axes; the axes before them must be equal.
+    MatMul,
+    /// Joins tensors along an axis.
+    Concat {
+        /// The axis.
+        axis: usize,
+    },
+    /// The part `start..end` of `parts` equal parts of an axis: `torch.chunk`, for any size that divides.
+    Chunk {
+        /// The axis.
+        axis: usize,
+        /// Which part, from 0.
+        index: usize,
+        /// Into how many parts the axis is divided.
+        parts: usize,
+    },
+    /// The same elements in another shape.
+    Reshape {
+        /// The new sizes, each told in terms of the old.
+        shape: Vec<Dim>,
+    },
+    /// Axes in another order.
+    Permute {
+        /// `axes[i]` is the input axis that becomes output axis `i`.
+        axes: Vec<usize>,
+    },
+    /// Elements shifted along axes, the last ones returning to the front: `torch.roll`.
+    Roll {
+        /// By how much, one for each of `axes`.
+        shifts: Vec<isize>,
+        /// The axes.
+        axes: Vec<usize>,
+    },
+}
+
+/// One size of a [`Op::Reshape`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dim {
+    /// The size of this input axis.
+    Keep(usize),
+    /// The size of an input axis divided by a number, without remainder.
+    Div(usize, usize),
+    /// This size.
+    Fixed(usize),
+    /// Whatever is left over; at most once.
+    Infer,
+}
+
+/// Element-wise nonlinearities, named as in `torch.nn`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activation {
+    /// `max(x, 0)`
+    ReLU,
+    /// `min(max(x, 0), 6)`
+    ReLU6,
+    /// `x sigmoid(x)`
+    SiLU,
+    /// `x relu6(x + 3) / 6`
+    Hardswish,
+    /// `relu6(x + 3) / 6`
+    Hardsigmoid,
+    /// `1 / (1 + exp(-x))`
+    Sigmoid,
+    /// `x Phi(x)` with the exact normal distribution function
+    GELU,
+    /// Hyperbolic tangent
+    Tanh,
+}
+
+/// Attributes of a 2-d convolution; pairs are `[height, width]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conv2d {
+    /// Input channels.
+    pub in_channels: usize,
+    /// Output channels.
+    pub out_channels: usize,
+    /// Kernel size.
+    pub kernel: [usize; 2],
+    /// Step.
+    pub stride: [usize; 2],
+    /// Zeros added on every side.
+    pub padding: [usize; 2],
+    /// Distance between kernel taps.
+    pub dilation: [usize; 2],
+    /// Number of independent channel groups; divides both channel counts.
+    pub groups: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+}
+
+impl Conv2d {
+    /// A square kernel, stride 1, no padding, one group, with bias: `torch.nn.Conv2d`'s defaults.
+    pub fn new(in_channels: usize, out_channels: usize, kernel: usize) -> Self {
+        Self {
+            in_channels,
+            out_channels,
+            kernel: [kernel; 2],
+            stride: [1; 2],
+            padding: [0; 2],
+            dilation: [1; 2],
+            groups: 1,
+            bias: true,
+        }
+    }
+
+    /// With this step in both directions.
+    pub fn stride(self, stride: usize) -> Self {
+        Self { stride: [stride; 2], ..self }
+    }
+
+    /// With this padding on every side.
+    pub fn padding(self, padding: usize) -> Self {
+        Self { padding: [padding; 2], ..self }
+    }
+
+    /// With this many groups.
+    pub fn groups(self, groups: usize) -> Self {
+        Self { groups, ..self }
+    }
+
+    /// Without bias, as before a batch norm.
+    pub fn no_bias(self) -> Self {
+        Self { bias: false, ..self }
+    }
+}
+
+/// Attributes of a fully connected layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Linear {
+    /// Size of the input's last axis.
+    pub in_features: usize,
+    /// Size of the output's last axis.
+    pub out_features: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+}
+
+impl Linear {
+    /// With bias.
+    pub fn new(in_features: usize, out_features: usize) -> Self {
+        Self { in_features, out_features, bias: true }
+    }
+}
+
+/// Attributes of a batch norm over `[batch, channels, height, width]`, affine and with running statistics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BatchNorm2d {
+    /// Channels.
+    pub features: usize,
+    /// Added to the variance.
+    pub eps: f64,
+    /// Share of the newest batch in the running statistics.
+    pub momentum: f64,
+}
+
+impl BatchNorm2d {
+    /// PyTorch's defaults: eps 1e-5, momentum 0.1.
+    pub fn new(features: usize) -> Self {
+        Self { features, eps: 1e-5, momentum: 0.1 }
+    }
+}
+
+/// Square pooling windows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// Window size.
+    pub kernel: usize,
+    /// Step.
+    pub stride: usize,
+    /// Padding on every side, at most half the kernel.
+    pub padding: usize,
+    /// Whether a last window that begins inside the input but ends outside counts.
+    pub ceil_mode: bool,
+}
+
+impl Pool {
+    /// No padding, incomplete windows dropped.
+    pub fn new(kernel: usize, stride: usize) -> Self {
+        Self { kernel, stride, padding: 0, ceil_mode: false }
+    }
+
+    /// With this padding on every side.
+    pub fn padding(self, padding: usize) -> Self {
+        Self { padding, ..self }
+    }
+
+    /// Keeping incomplete windows.
+    pub fn ceil_mode(self) -> Self {
+        Self { ceil_mode: true, ..self }
+    }
+}
+
+macro_rules! into_op {
+    ($($kind:ident),*) => {$(
+        impl From<$kind> for Op {
+            fn from(attributes: $kind) -> Op {
+                Op::$kind(attributes)
+            }
+        }
+    )*};
+}
+into_op!(Conv2d, Linear, BatchNorm2d);
+
+impl From<Activation> for Op {
+    fn from(function: Activation) -> Op {
+        Op::Activation { function, inplace: false }
+    }
+}
+
+impl Activation {
+    /// The same function, printed with `inplace=True`.
+    pub fn inplace(self) -> Op {
+        Op::Activation { function: self, inplace: true }
+    }
+}
+
+impl Op {
+    /// A dropout layer.
+    pub fn dropout(p: f64) -> Op {
+        Op::Dropout { p, inplace: false }
+    }
+
+    /// The name of the operation; for modules, PyTorch's class.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Input => "Input",
+            Op::Conv2d(_) => "Conv2d",
+            Op::Linear(_) => "Linear",
+            Op::BatchNorm2d(_) => "BatchNorm2d",
+            Op::LayerNorm { .. } => "LayerNorm",
+            Op::Activation { function, .. } => function.name(),
+            Op::Softmax { .. } => "Softmax",
+            Op::Dropout { .. } => "Dropout",
+            Op::MaxPool2d(_) => "MaxPool2d",
+            Op::AvgPool2d { .. } => "AvgPool2d",
+            Op::AdaptiveAvgPool2d { .. } => "AdaptiveAvgPool2d",
+            Op::Flatten { .. } => "Flatten",
+            Op::Mean { .. } => "Mean",
+            Op::Add => "Add",
+            Op::Mul => "Mul",
+            Op::MatMul => "MatMul",
+            Op::Concat { .. } => "Concat",
+            Op::Chunk { .. } => "Chunk",
+            Op::Reshape { .. } => "Reshape",
+            Op::Permute { .. } => "Permute",
+            Op::Roll { .. } => "Roll",
+        }
+    }
+
+    /// Input and output width of a layer with weights: channels of a convolution, features of a linear layer.
+    pub fn widths(&self) -> Option<[usize; 2]> {
+        match self {
+            Op::Conv2d(conv) => Some([conv.in_channels, conv.out_channels]),
+            Op::Linear(linear) => Some([linear.in_features, linear.out_features]),
+            _ => None,
+        }
+    }
+
+    /// The tensors the operation needs, named as PyTorch names them within a module and in its order.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        let mut tensors = Vec::new();
+        let mut tensor = |name: &str, shape: &[usize], kind| {
+            tensors.push(TensorSpec { name: name.into(), shape: shape.into(), kind });
+        };
+        match self {
+            Op::Conv2d(conv) => {
+                let [height, width] = conv.kernel;
+                let shape = [conv.out_channels, conv.in_channels / conv.groups, height, width];
+                tensor("weight", &shape, TensorKind::Parameter);
+                if conv.bias {
+                    tensor("bias", &[conv.out_channels], TensorKind::Parameter);
+                }
+            }
+            Op::Linear(linear) => {
+                tensor("weight", &[linear.out_features, linear.in_features], TensorKind::Parameter);
+                if linear.bias {
+                    tensor("bias", &[linear.out_features], TensorKind::Parameter);
+                }
+            }
+            Op::BatchNorm2d(norm) => {
+                let shape = [norm.features];
+                tensor("weight", &shape, TensorKind::Parameter);
+                tensor("bias", &shape, TensorKind::Parameter);
+                tensor("running_mean", &shape, TensorKind::Buffer);
+                tensor("running_var", &shape, TensorKind::Buffer);
+                tensor("num_batches_tracked", &[], TensorKind::Counter);
+            }
+            Op::LayerNorm { features, .. } => {
+                tensor("weight", &[*features], TensorKind::Parameter);
+                tensor("bias", &[*features], TensorKind::Parameter);
+            }
+            _ => {}
+        }
+        tensors
+    }
+}
+
+impl Activation {
+    /// PyTorch's class name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::ReLU => "ReLU",
+            Activation::ReLU6 => "ReLU6",
+            Activation::SiLU => "SiLU",
+            Activation::Hardswish => "Hardswish",
+            Activation::Hardsigmoid => "Hardsigmoid",
+            Activation::Sigmoid => "Sigmoid",
+            Activation::GELU => "GELU",
+            Activation::Tanh => "Tanh",
+        }
+    }
+}

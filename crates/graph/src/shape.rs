@@ -1,0 +1,279 @@
+//! Shape inference: the output shape of every node, for any input size.
+
+use crate::{BatchNorm2d, Conv2d, Dim, Graph, GraphError, Linear, Node, Op, Pool};
+
+/// Sizes of a tensor's axes, batch first.
+pub type Shape = Vec<usize>;
+
+impl Graph {
+    /// The output shape of every node for an input `[batch, channels, height, width]`.
+    ///
+    /// # Errors
+    /// Names the first node that cannot take its input, what it needs and what it gets.
+    pub fn shapes(&self, input: &[usize]) -> Result<Vec<Shape>, GraphError> {
+        let mut shapes: Vec<Shape> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let inputs: Vec<&[usize]> = node.inputs.iter().map(|id| shapes[id.0].as_slice()).collect();
+            let shape = match node.op {
+                Op::Input => input.to_vec(),
+                _ => Inference { node, inputs }.output()?,
+            };
+            shapes.push(shape);
+        }
+        Ok(shapes)
+    }
+
+    /// The network's output shape for a batch of its own input size, without the batch.
+    ///
+    /// # Errors
+    /// As [`shapes`](Self::shapes).
+    pub fn output_shape(&self) -> Result<Shape, GraphError> {
+        let input: Shape = [&[1], self.input.as_slice()].concat();
+        let shapes = self.shapes(&input)?;
+        Ok(shapes[self.output.0][1..].to_vec())
+    }
+}
+
+struct Inference<'a> {
+    node: &'a Node,
+    inputs: Vec<&'a [usize]>,
+}
+
+impl Inference<'_> {
+    fn output(&self) -> Result<Shape, GraphError> {
+        match &self.node.op {
+            Op::Input | Op::Activation { .. } | Op::Dropout { .. } => Ok(self.input().to_vec()),
+            Op::Softmax { axis } => self.axis(*axis).map(|_| self.input().to_vec()),
+            Op::Conv2d(conv) => self.conv2d(conv),
+            Op::Linear(linear) => self.linear(linear),
+            Op::BatchNorm2d(BatchNorm2d { features, .. }) => {
+                let [_, channels, _, _] = self.image()?;
+                self.require(
+                    channels == *features,
+                    || format!("[_, {features}, _, _]"),
+                    "it normalises that many channels",
+                )?;
+                Ok(self.input().to_vec())
+            }
+            Op::LayerNorm { features, .. } => {
+                let fits = self.input().last() == Some(features);
+                self.require(fits, || format!("[.., {features}]"), "it normalises that many features")?;
+                Ok(self.input().to_vec())
+            }
+            Op::MaxPool2d(window) | Op::AvgPool2d { window, .. } => self.pool(window),
+            Op::AdaptiveAvgPool2d { output: [height, width] } => {
+                let [batch, channels, ..] = self.image()?;
+                Ok(vec![batch, channels, *height, *width])
+            }
+            Op::Flatten { start } => {
+                self.axis(*start)?;
+                let (kept, merged) = self.input().split_at(*start);
+                Ok([kept, &[merged.iter().product()]].concat())
+            }
+            Op::Mean { axes } => {
+                for axis in axes {
+                    self.axis(*axis)?;
+                }
+                let kept = self.input().iter().enumerate().filter(|(axis, _)| !axes.contains(axis));
+                Ok(kept.map(|(_, size)| *size).collect())
+            }
+            Op::Add | Op::Mul => self.broadcast(),
+            Op::MatMul => self.matmul(),
+            Op::Concat { axis } => self.concat(*axis),
+            Op::Chunk { axis, index, parts } => {
+                let size = self.axis(*axis)?;
+                let divides = *parts > 0 && size % parts == 0 && index < parts;
+                self.require(
+                    divides,
+                    || format!("whose axis {axis} divides by {parts}"),
+                    "it is cut into equal parts",
+                )?;
+                let mut shape = self.input().to_vec();
+                shape[*axis] = size / parts;
+                Ok(shape)
+            }
+            Op::Reshape { shape } => self.reshape(shape),
+            Op::Permute { axes } => {
+                let mut sorted = axes.clone();
+                sorted.sort_unstable();
+                let all = sorted.iter().copied().eq(0..self.input().len());
+                self.require(all, || format!("of {} axes", axes.len()), "every axis is moved once")?;
+                Ok(axes.iter().map(|axis| self.input()[*axis]).collect())
+            }
+            Op::Roll { shifts, axes } => {
+                for axis in axes {
+                    self.axis(*axis)?;
+                }
+                self.require(
+                    shifts.len() == axes.len(),
+                    || "with one shift an axis".into(),
+                    "each axis is rolled by its own shift",
+                )?;
+                Ok(self.input().to_vec())
+            }
+        }
+    }
+
+    fn conv2d(&self, conv: &Conv2d) -> Result<Shape, GraphError> {
+        let [batch, channels, height, width] = self.image()?;
+        let expected = || format!("[_, {}, _, _]", conv.in_channels);
+        self.require(channels == conv.in_channels, expected, "its weight has that many input channels")?;
+        let size = |axis: usize, size: usize| {
+            let reach = conv.dilation[axis] * (conv.kernel[axis].max(1) - 1) + 1;
+            let padded = size + 2 * conv.padding[axis];
+            let needs = || {
+                format!("of at least {} pixels a side", reach.saturating_sub(2 * conv.padding[axis]).max(1))
+            };
+            self.require(size > 0 && padded >= reach, needs, "its kernel must fit into the padded image")?;
+            Ok((padded - reach) / conv.stride[axis].max(1) + 1)
+        };
+        Ok(vec![batch, conv.out_channels, size(0, height)?, size(1, width)?])
+    }
+
+    fn linear(&self, linear: &Linear) -> Result<Shape, GraphError> {
+        let fits = self.input().last() == Some(&linear.in_features);
+        self.require(
+            fits,
+            || format!("[.., {}]", linear.in_features),
+            "its weight has that many input features",
+        )?;
+        let mut shape = self.input().to_vec();
+        shape.pop();
+        shape.push(linear.out_features);
+        Ok(shape)
+    }
+
+    fn pool(&self, window: &Pool) -> Result<Shape, GraphError> {
+        let [batch, channels, height, width] = self.image()?;
+        let size = |size: usize| {
+            let padded = size + 2 * window.padding;
+            let smallest = window.kernel.saturating_sub(2 * window.padding).max(1);
+            let needs = || format!("of at least {smallest} pixels a side");
+            self.require(
+                size > 0 && padded >= window.kernel,
+                needs,
+                "its window must fit into the padded image",
+            )?;
+            Ok(window.output_size(size))
+        };
+        Ok(vec![batch, channels, size(height)?, size(width)?])
+    }
+
+    fn broadcast(&self) -> Result<Shape, GraphError> {
+        let [a, b] = self.pair()?;
+        let fits = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b || *a == 1 || *b == 1);
+        self.require(
+            fits,
+            || "and another of the same sizes".into(),
+            "elements are paired; only a size of 1 is repeated",
+        )?;
+        Ok(a.iter().zip(b).map(|(a, b)| if *a == 1 { *b } else { *a }).collect())
+    }
+
+    fn matmul(&self) -> Result<Shape, GraphError> {
+        let [a, b] = self.pair()?;
+        let needs = || "[.., n, k] and another [.., k, m]".into();
+        let reason = "rows of the first are multiplied with columns of the second";
+        self.require(a.len() == b.len() && a.len() >= 2, needs, reason)?;
+        let (last, before) = (a.len() - 1, a.len() - 2);
+        self.require(a[..before] == b[..before] && a[last] == b[before], needs, reason)?;
+        let mut shape = a.to_vec();
+        shape[last] = b[last];
+        Ok(shape)
+    }
+
+    fn concat(&self, axis: usize) -> Result<Shape, GraphError> {
+        let mut shape = self.input().to_vec();
+        self.axis(axis)?;
+        for other in &self.inputs[1..] {
+            let fits = other.len() == shape.len()
+                && (0..shape.len()).all(|i| i == axis || other[i] == self.input()[i]);
+            self.require(
+                fits,
+                || "of the same sizes as the first".into(),
+                &format!("only axis {axis} may differ"),
+            )?;
+            shape[axis] += other[axis];
+        }
+        Ok(shape)
+    }
+
+    fn reshape(&self, dims: &[Dim]) -> Result<Shape, GraphError> {
+        let total: usize = self.input().iter().product();
+        let mut shape = Vec::with_capacity(dims.len());
+        for dim in dims {
+            shape.push(match *dim {
+                Dim::Keep(axis) => self.axis(axis)?,
+                Dim::Div(axis, by) => {
+                    let size = self.axis(axis)?;
+                    let needs = || format!("whose axis {axis} divides by {by}");
+                    self.require(by > 0 && size % by == 0, needs, "it is reshaped into that many parts")?;
+                    size / by
+                }
+                Dim::Fixed(size) => size,
+                Dim::Infer => 1,
+            });
+        }
+        let known: usize = shape.iter().product();
+        let inferred: Vec<usize> = (0..dims.len()).filter(|i| dims[*i] == Dim::Infer).collect();
+        let fits = match inferred.len() {
+            0 => known == total,
+            1 => known > 0 && total % known == 0,
+            _ => false,
+        };
+        self.require(fits, || format!("that fills {dims:?}"), "the number of elements must stay the same")?;
+        for axis in inferred {
+            shape[axis] = total / known;
+        }
+        Ok(shape)
+    }
+
+    fn input(&self) -> &[usize] {
+        self.inputs.first().copied().unwrap_or_default()
+    }
+
+    fn pair(&self) -> Result<[&[usize]; 2], GraphError> {
+        match self.inputs[..] {
+            [a, b] => Ok([a, b]),
+            _ => Err(self.error("and a second one".into(), "it combines two tensors")),
+        }
+    }
+
+    fn image(&self) -> Result<[usize; 4], GraphError> {
+        let error = |_| self.error("[batch, channels, height, width]".into(), "it works on images");
+        self.input().try_into().map_err(error)
+    }
+
+    fn axis(&self, axis: usize) -> Result<usize, GraphError> {
+        let size = self.input().get(axis).copied();
+        size.ok_or_else(|| self.error(format!("of more than {axis} axes"), "it works on that axis"))
+    }
+
+    fn require(&self, holds: bool, needs: impl Fn() -> String, reason: &str) -> Result<(), GraphError> {
+        if holds { Ok(()) } else { Err(self.error(needs(), reason)) }
+    }
+
+    fn error(&self, needs: String, reason: &str) -> GraphError {
+        let found: Vec<String> = self.inputs.iter().map(|shape| format!("{shape:?}")).collect();
+        GraphError::Shape {
+            node: self.node.describe(),
+            needs,
+            found: found.join(" and "),
+            reason: reason.into(),
+        }
+    }
+}
+
+impl Pool {
+    /// How many windows fit along an axis of `size` elements (ATen's `pooling_output_shape`): with `ceil_mode`, the last
+    /// window may hang over the end but must begin inside the input or its left padding.
+    pub fn output_size(&self, size: usize) -> usize {
+        let span = (size + 2 * self.padding).saturating_sub(self.kernel);
+        let stride = self.stride.max(1);
+        if !self.ceil_mode {
+            return span / stride + 1;
+        }
+        let windows = span.div_ceil(stride) + 1;
+        if (windows - 1) * stride >= size + self.padding { windows - 1 } else { windows }
+    }
+}
