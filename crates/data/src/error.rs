@@ -1,0 +1,230 @@
+//! What can go wrong with images and lists of images, as sentences for a user.
+
+use std::path::PathBuf;
+
+/// Why bytes are no picture that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// No bytes at all.
+    #[error("the file is empty")]
+    Empty,
+    /// The first bytes are not those of a format that is read here.
+    #[error(
+        "it is no image that can be read (JPEG, PNG, WebP, BMP, GIF, TIFF or PNM): it begins with {start}"
+    )]
+    NotAnImage {
+        /// The first bytes, as text or as hexadecimal digits.
+        start: String,
+    },
+    /// The data end too early.
+    #[error("the image file is truncated: the {format} data end before the picture is complete")]
+    Truncated {
+        /// `JPEG`, `PNG`, ...
+        format: &'static str,
+    },
+    /// The data contradict their own format.
+    #[error("the image file is damaged: {format}: {reason}")]
+    Damaged {
+        /// `JPEG`, `PNG`, ...
+        format: &'static str,
+        /// The decoder's own words.
+        reason: String,
+    },
+    /// A legal file of a kind that is not read here.
+    #[error("{format} of this kind is not supported ({what}): save the image as an 8-bit JPEG or PNG")]
+    Unsupported {
+        /// `JPEG`, `PNG`, ...
+        format: &'static str,
+        /// The feature that is missing here.
+        what: String,
+    },
+    /// A width or height of 0.
+    #[error("the image has no pixels")]
+    NoPixels,
+    /// More than [`MAX_PIXELS`](crate::MAX_PIXELS).
+    #[error("{width} x {height} pixels are too many (the limit is 178,956,970): make it smaller")]
+    TooLarge {
+        /// Pixels in a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+}
+
+/// Why an image file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The file could not be read.
+    #[error("{path}: cannot read the file: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file could be read, but is no usable picture.
+    #[error("{path}: {source}", path = path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: DecodeError,
+    },
+}
+
+/// Why a folder or a list is no dataset to train on.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// Neither a file nor a folder.
+    #[error("{path} does not exist", path = path.display())]
+    Missing {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// A file where a folder is needed.
+    #[error("{path} is a file: a folder of class folders is needed", path = path.display())]
+    NotAFolder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that is no text in columns.
+    #[error("{path} is no list of images: a text file with a path and a label in each line is needed, or a folder of class folders", path = path.display())]
+    NotAList {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("{path}: cannot read it: {source}", path = path.display())]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// `valid/` and `val/`.
+    #[error("{path} has both valid/ and val/: remove or rename one of them", path = path.display())]
+    TwoValidations {
+        /// The folder of both.
+        path: PathBuf,
+    },
+    /// `valid/` or `val/`, but no `train/`.
+    #[error("{path} has a validation folder, but no train/", path = path.display())]
+    NoTrain {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// No folders in the folder.
+    #[error("{folder} has no class folders: put the images of each class into a folder of its own, named like the class", folder = folder.display())]
+    NoClasses {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A class without images to train on.
+    #[error("class {class:?} has no images to train on in {folder}: add some, or remove the class", folder = folder.display())]
+    EmptyClass {
+        /// Its name.
+        class: String,
+        /// Its folder, or the list.
+        folder: PathBuf,
+    },
+    /// Nothing to tell apart.
+    #[error("there is only one class, {class:?}: at least two are needed")]
+    OneClass {
+        /// Its name.
+        class: String,
+    },
+    /// A class that is not in `train/`.
+    #[error("class {class:?} of {folder} is not in train/, whose classes are {known}", folder = folder.display())]
+    UnknownClass {
+        /// Its name.
+        class: String,
+        /// The split that has it.
+        folder: PathBuf,
+        /// The classes of `train/`.
+        known: String,
+    },
+    /// Too few images for the splits that were asked for.
+    #[error(
+        "class {class:?} has too few images to be split: {images}, and {needed} are needed; add some, or make the fractions smaller"
+    )]
+    ClassTooSmall {
+        /// Its name.
+        class: String,
+        /// How many there are.
+        images: usize,
+        /// How many there should be.
+        needed: usize,
+    },
+    /// Fractions outside their range.
+    #[error(
+        "the fractions for validation ({valid}) and test ({test}) must be 0 or more, and together less than 1"
+    )]
+    Fractions {
+        /// The fraction for validation.
+        valid: f64,
+        /// The fraction for the test.
+        test: f64,
+    },
+    /// A list without lines.
+    #[error("{list} lists no images", list = list.display())]
+    EmptyList {
+        /// The list.
+        list: PathBuf,
+    },
+    /// A line that lacks something.
+    #[error("{list}, line {line}: {problem}", list = list.display())]
+    BadLine {
+        /// The list.
+        list: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What it lacks.
+        problem: String,
+    },
+    /// A label that the map does not have.
+    #[error("{list}, line {line}: label {label:?} ({count} times in the list) has no class; the map has {known}", list = list.display())]
+    UnmappedLabel {
+        /// The list.
+        list: PathBuf,
+        /// As it stands in the list.
+        label: String,
+        /// Where it occurs first, counted from 1.
+        line: usize,
+        /// How often it occurs.
+        count: usize,
+        /// The labels of the map.
+        known: String,
+    },
+    /// Files that the list names and that are not there.
+    #[error("{list}: {missing} of {rows} files are not in {root}: {files}{more}", list = list.display(), root = root.display(), more = if *missing > 5 { ", ..." } else { "" })]
+    MissingFiles {
+        /// The list.
+        list: PathBuf,
+        /// Where the files should be.
+        root: PathBuf,
+        /// How many are missing.
+        missing: usize,
+        /// How many there should be.
+        rows: usize,
+        /// The first few.
+        files: String,
+    },
+    /// One file with two labels.
+    #[error("{list}: {file} is listed as {first} and as {second}", list = list.display())]
+    TwoLabels {
+        /// The list.
+        list: PathBuf,
+        /// The file.
+        file: String,
+        /// Its first label.
+        first: String,
+        /// Its second label.
+        second: String,
+    },
+    /// A map of labels that cannot be parsed.
+    #[error("bad map of labels: {problem} (example: 0=ok,1=defective)")]
+    BadMap {
+        /// What is wrong with it.
+        problem: String,
+    },
+}

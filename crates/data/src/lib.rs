@@ -1,0 +1,49 @@
+//! From image files to a network's input, to the byte as Pillow and torchvision do it.
+//!
+//! - [`Dataset`]: the labelled files of a folder or of a CSV list, divided into training, validation and
+//!   test.
+//! - [`Image`]: bytes decoded to RGB; [`resize`]: Pillow's antialiased resize.
+//! - [`Transform`]: a picture to the input of a network: resize, centre crop, normalise.
+//! - [`Batches`]: files decoded and transformed on all cores, in batches; [`content_hashes`]: what names a
+//!   file's content in a cache.
+//!
+//! Files come from strangers. Whatever is in them, the answer is pixels or an error with the path and a
+//! reason, never a panic.
+//!
+//! ```
+//! use engraft_data::{Image, Transform};
+//!
+//! let pgm = b"P5\n2 2\n255\n\x00\x40\x80\xff";
+//! let image = Image::decode(pgm)?;
+//! assert_eq!((image.width, image.height, image.pixels.len()), (2, 2, 12));
+//!
+//! let input = Transform::imagenet().apply(&image);
+//! assert_eq!(input.len(), 3 * 224 * 224);
+//! # Ok::<(), engraft_data::DecodeError>(())
+//! ```
+
+mod dataset;
+mod decode;
+mod error;
+mod folder;
+mod gif;
+mod jpeg;
+mod labels;
+mod list;
+mod loader;
+mod raster;
+mod resize;
+mod split;
+mod tiff;
+mod transform;
+
+pub use dataset::{Dataset, Ignored, Sample};
+pub use decode::{Image, MAX_PIXELS};
+pub use error::{DataError, DecodeError, ImageError};
+pub use folder::images_below;
+pub use labels::LabelMap;
+pub use list::ListOptions;
+pub use loader::{Batch, Batches, content_hashes};
+pub use resize::{Interpolation, resize};
+pub use split::SplitSpec;
+pub use transform::Transform;

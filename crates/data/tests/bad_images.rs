@@ -1,0 +1,181 @@
+//! Files that are no usable pictures, and pictures of unusual sizes.
+
+use std::path::{Path, PathBuf};
+
+use engraft_data::{Batches, Image, Transform, content_hashes};
+use libjpeg_turbo_rs::{PixelFormat, Subsampling, compress};
+
+fn fixture(name: &str) -> Vec<u8> {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../parity/fixtures/images"));
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+fn message(bytes: &[u8]) -> String {
+    Image::decode(bytes).expect_err("should not decode").to_string()
+}
+
+#[test]
+fn a_truncated_file_is_an_error_in_every_format() {
+    let names =
+        ["rgb420.jpg", "progressive.jpg", "cmyk.jpg", "rgb.png", "rgb.bmp", "palette.gif", "rgb_raw.tif"];
+    for name in names {
+        let bytes = fixture(name);
+        for percent in [50, 75, 90] {
+            let message = message(&bytes[..bytes.len() * percent / 100]);
+            assert!(message.contains("truncated"), "{name} cut at {percent} %: {message}");
+        }
+    }
+    let webp = fixture("lossy.webp");
+    assert!(message(&webp[..webp.len() / 2]).contains("damaged"));
+}
+
+#[test]
+fn a_jpeg_that_ends_early_with_an_end_marker_is_truncated() {
+    let mut bytes = fixture("rgb444.jpg");
+    bytes.truncate(bytes.len() * 3 / 4);
+    bytes.extend([0xff, 0xd9]);
+    assert!(message(&bytes).contains("truncated"));
+}
+
+#[test]
+fn a_jpeg_that_lacks_only_its_end_marker_is_complete() {
+    let bytes = fixture("rgb420.jpg");
+    let (whole, without) = (Image::decode(&bytes), Image::decode(&bytes[..bytes.len() - 2]));
+    assert_eq!(whole.unwrap(), without.unwrap());
+}
+
+#[test]
+fn what_is_no_image_is_said_to_be_none() {
+    assert_eq!(message(b""), "the file is empty");
+    let words = message(b"These are words, not pixels.");
+    assert!(words.contains("it is no image that can be read (JPEG, PNG,"), "{words}");
+    assert!(words.ends_with("it begins with the text \"These are words, not pix\""), "{words}");
+    assert!(message(&[0, 1, 2, 0xfe]).ends_with("it begins with the bytes 00 01 02 fe"));
+}
+
+#[test]
+fn a_jpeg_of_12_bits_is_not_supported() {
+    let mut bytes = fixture("grey.jpg");
+    let frame = bytes.windows(4).position(|at| at == [0xff, 0xc0, 0, 11]).unwrap();
+    (bytes[frame + 1], bytes[frame + 4]) = (0xc1, 12);
+    let expected =
+        "JPEG of this kind is not supported (12-bit samples): save the image as an 8-bit JPEG or PNG";
+    assert_eq!(message(&bytes), expected);
+}
+
+#[test]
+fn a_tiff_with_a_palette_is_not_supported() {
+    let mut bytes = fixture("rgb_raw.tif");
+    let photometric = bytes.windows(4).position(|at| at == [0x06, 0x01, 3, 0]).unwrap();
+    bytes[photometric + 8] = 3;
+    let expected = "TIFF of this kind is not supported (a palette): save the image as an 8-bit JPEG or PNG";
+    assert_eq!(message(&bytes), expected);
+}
+
+#[test]
+fn too_many_pixels_are_refused_before_they_are_allocated() {
+    let mut bytes = fixture("rgb.png");
+    bytes[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]);
+    let check = crc_of_header(&bytes);
+    bytes[29..33].copy_from_slice(&check);
+    assert!(message(&bytes).starts_with("30000 x 30000 pixels are too many"), "{}", message(&bytes));
+}
+
+fn crc_of_header(png: &[u8]) -> [u8; 4] {
+    let mut crc = flate2::Crc::new();
+    crc.update(&png[12..29]);
+    crc.sum().to_be_bytes()
+}
+
+#[test]
+fn one_pixel_becomes_a_whole_input() {
+    let image = Image::decode(&fixture("one_pixel.jpg")).unwrap();
+    assert_eq!((image.width, image.height), (1, 1));
+    let input = Transform::imagenet().apply(&image);
+    assert_eq!(input.len(), 3 * 224 * 224);
+    let red = (f32::from(image.pixels[0]) / 255.0 - 0.485) / 0.229;
+    assert!(input[..224 * 224].iter().all(|value| *value == red));
+}
+
+#[test]
+fn a_photo_of_12000_by_9000_pixels_becomes_an_input() {
+    let (width, height) = (12_000, 9_000);
+    let mut pixels = vec![40; width * height];
+    pixels[width * height / 2..].fill(200);
+    let bytes = compress(&pixels, width, height, PixelFormat::Grayscale, 75, Subsampling::S444).unwrap();
+    drop(pixels);
+    let image = Image::decode(&bytes).unwrap();
+    assert_eq!((image.width, image.height), (12_000, 9_000));
+    let crop = Transform::imagenet().cropped(&image);
+    assert_eq!((crop.width, crop.height), (224, 224));
+    assert_eq!((crop.pixels[0], crop.pixels[3 * 224 * 224 - 1]), (40, 200));
+}
+
+/// Ten pictures, three of them bad.
+fn folder_with_bad_files() -> (tempfile::TempDir, Vec<PathBuf>) {
+    let folder = tempfile::tempdir().unwrap();
+    let photo = fixture("rgb420.jpg");
+    let mut paths = Vec::new();
+    for index in 0..10 {
+        let path = folder.path().join(format!("{index}.jpg"));
+        match index {
+            2 => std::fs::write(&path, &photo[..photo.len() / 2]).unwrap(),
+            3 => std::fs::write(&path, "not a photo").unwrap(),
+            9 => {}
+            _ => std::fs::write(&path, [&photo[..], &[index]].concat()).unwrap(),
+        }
+        paths.push(path);
+    }
+    (folder, paths)
+}
+
+#[test]
+fn batches_are_full_in_order_and_name_the_files_that_fail() {
+    let (_folder, paths) = folder_with_bad_files();
+    let transform = Transform { resize: 20, crop: 16, ..Transform::imagenet() };
+    let expected = transform.apply(&Image::open(&paths[0]).unwrap());
+    let batches: Vec<_> = Batches::new(paths.clone(), transform, 3).collect();
+    let indices: Vec<&[usize]> = batches.iter().map(|batch| &batch.indices[..]).collect();
+    assert_eq!(indices, [&[0, 1, 4][..], &[5, 6, 7], &[8]]);
+    for batch in &batches {
+        assert_eq!(batch.images.len(), batch.indices.len() * expected.len());
+        assert!(batch.images.chunks(expected.len()).all(|image| image == expected));
+    }
+    let failed: Vec<_> = batches.iter().flat_map(|batch| &batch.failed).collect();
+    assert_eq!(failed.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [2, 3, 9]);
+    let words =
+        ["2.jpg: the image file is truncated", "3.jpg: it is no image", "9.jpg: cannot read the file"];
+    for ((_, error), words) in failed.iter().zip(words) {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn batches_can_be_dropped_early_and_can_be_empty() {
+    let (_folder, paths) = folder_with_bad_files();
+    let transform = Transform::imagenet();
+    let mut batches = Batches::new(paths, transform.clone(), 1);
+    assert_eq!(batches.next().unwrap().indices, [0]);
+    drop(batches);
+    assert_eq!(Batches::new(Vec::new(), transform, 4).count(), 0);
+}
+
+#[test]
+fn many_batches_stay_in_order() {
+    let (_folder, paths) = folder_with_bad_files();
+    let paths = vec![paths[0].clone(); 300];
+    let transform = Transform { resize: 8, crop: 8, ..Transform::imagenet() };
+    let seen: Vec<usize> = Batches::new(paths, transform, 2).flat_map(|batch| batch.indices).collect();
+    assert_eq!(seen, (0..300).collect::<Vec<_>>());
+}
+
+#[test]
+fn content_hashes_are_blake3_in_the_order_of_the_paths() {
+    let (_folder, paths) = folder_with_bad_files();
+    let hashes = content_hashes(&paths);
+    assert_eq!(hashes.len(), 10);
+    let expected = blake3::hash(&std::fs::read(&paths[3]).unwrap());
+    assert_eq!(hashes[3].as_ref().unwrap(), expected.as_bytes());
+    assert_ne!(hashes[0].as_ref().unwrap(), hashes[1].as_ref().unwrap());
+    assert!(hashes[9].as_ref().unwrap_err().to_string().contains("9.jpg: cannot read the file"));
+}
