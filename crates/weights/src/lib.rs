@@ -1,0 +1,51 @@
+//! State dicts: the tensors of a network by name, from the file that holds them to the network that needs
+//! them.
+//!
+//! - [`StateDict::read`] reads `.safetensors` and every format of `torch.save`, checks what is in the file and
+//!   executes none of it; [`StateDict::write_safetensors`] writes.
+//! - [`match_state`] pairs the tensors of a file with those of a network, by name or by order, or says in what
+//!   they differ.
+//! - [`find_or_download`] finds published weights in PyTorch's cache or Engraft's, or downloads them.
+//!
+//! The crate knows no engine and no architecture; of a network it sees the
+//! [`TensorSpec`](engraft_graph::TensorSpec)s.
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use engraft_graph::{TensorKind, TensorSpec};
+//! use engraft_weights::{Head, StateDict, Tensor, match_state};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("linear.safetensors");
+//! let mut dict = StateDict::new();
+//! dict.insert("fc.weight", Tensor::f32([2, 3], vec![0.5; 6]));
+//! dict.insert("fc.bias", Tensor::f32([2], vec![0.0, 1.0]));
+//! dict.write_safetensors(&path, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
+//!
+//! let spec = |name: &str, shape: &[usize]| TensorSpec { name: name.into(), shape: shape.into(), kind: TensorKind::Parameter };
+//! let network = [spec("fc.weight", &[2, 3]), spec("fc.bias", &[2])];
+//! let matched = match_state(StateDict::read(&path)?, &network, &Head::Kept, &path, [])?;
+//! assert_eq!(matched.tensors.get("fc.bias").and_then(Tensor::as_f32), Some([0.0, 1.0].as_slice()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#[cfg(target_endian = "big")]
+compile_error!("weights files are little-endian, and are read and written as they lie in memory");
+
+mod atomic;
+mod cache;
+mod download;
+mod error;
+mod matching;
+mod pytorch;
+mod read;
+mod safetensors_file;
+mod state_dict;
+
+pub use atomic::{WriteError, check_writable, write_atomically};
+pub use cache::{WeightsFolders, cache_dir};
+pub use download::{Source, find_or_download};
+pub use error::WeightsError;
+pub use matching::{Head, Matched, Mismatch, OtherShape, looks_like, match_state};
+pub use safetensors_file::read_metadata;
+pub use state_dict::{StateDict, Tensor, TensorData};

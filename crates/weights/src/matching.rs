@@ -1,0 +1,280 @@
+//! Whether a state dict has the tensors that a network needs, and which is which.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use engraft_graph::{TensorKind, TensorSpec};
+
+use crate::{StateDict, Tensor, TensorData, WeightsError};
+
+/// What becomes of the network's classifier head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// The network is used as it is: every tensor must be there.
+    Kept,
+    /// Another head replaces it, so that the file may lack the tensors below these module paths (`fc`, or
+    /// `layer4` and `fc`), have others there, or have them in other shapes.
+    Replaced(Vec<String>),
+}
+
+impl Head {
+    fn is_replaced(&self, name: &str) -> bool {
+        let is_below = |path: &String| {
+            name.strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        matches!(self, Head::Replaced(paths) if paths.iter().any(is_below))
+    }
+}
+
+/// A state dict that fits a network.
+#[derive(Clone, Debug)]
+pub struct Matched {
+    /// The tensors under the network's names and in its order, without a replaced head.
+    pub tensors: StateDict,
+    /// What the user should know when the tensors were not matched by name.
+    pub note: Option<String>,
+}
+
+/// A tensor that has the right name and is another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherShape {
+    /// Its name.
+    pub name: String,
+    /// What the file holds: `[10, 512]`.
+    pub file: String,
+    /// What the network needs: `[1000, 512]`.
+    pub network: String,
+}
+
+/// How a weights file and a network differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The weights file.
+    pub path: PathBuf,
+    /// Names of the tensors that the network needs and the file lacks.
+    pub missing: Vec<String>,
+    /// Names of the tensors that the file holds and the network does not know.
+    pub left_over: Vec<String>,
+    /// Tensors of the same name and another shape.
+    pub other_shape: Vec<OtherShape>,
+    /// The architecture that the file seems to belong to.
+    pub looks_like: Option<String>,
+}
+
+impl std::error::Error for Mismatch {}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let other_shape: Vec<_> = self
+            .other_shape
+            .iter()
+            .map(|OtherShape { name, file, network }| {
+                format!("{name} is {file}, the network needs {network}")
+            })
+            .collect();
+        let parts = [
+            part(&self.missing, "tensor is missing", "tensors are missing"),
+            part(&self.left_over, "tensor is left over", "tensors are left over"),
+            part(&other_shape, "tensor has another shape", "tensors have another shape"),
+        ];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        write!(f, "the weights file {} does not fit the network: {}", self.path.display(), parts.join("; "))?;
+        match &self.looks_like {
+            Some(architecture) => write!(f, ". It looks like a file of {architecture}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `3 tensors are missing (a, b, ...)`, or nothing about an empty list.
+fn part(names: &[String], one: &str, many: &str) -> Option<String> {
+    const SHOWN: usize = 3;
+    let what = match names.len() {
+        0 => return None,
+        1 => one,
+        _ => many,
+    };
+    let more = if names.len() > SHOWN { ", ..." } else { "" };
+    Some(format!("{} {what} ({}{more})", names.len(), names[..names.len().min(SHOWN)].join(", ")))
+}
+
+/// Matches a file's tensors to those of a network, `specs` being all of them, head included, in state-dict
+/// order.
+///
+/// **By name** when all names and shapes fit. Otherwise **by order**, which [`Matched::note`] then says, if
+///
+/// - the file keeps the order in which its network defined the tensors ([`StateDict::keeps_order`]), and
+/// - all tensors of the file pair off in that order with all tensors of the network (with or without a
+///   replaced head), each pair equal in kind, which is the last component of the name, and in shape, and
+/// - no tensor of the file that by name and shape belongs to one place in the network would come to another.
+///
+/// What order cannot tell is two layers of equal shape that the other network defines in exchanged order
+/// under names of its own.
+///
+/// Counters (`num_batches_tracked`) that a file lacks are zero, as they are never read in evaluation and
+/// files before PyTorch 0.4.1 have none.
+///
+/// # Errors
+/// [`WeightsError::Mismatch`], with the name of the one of `architectures` that the file fits instead, if
+/// any. They are looked at only then.
+pub fn match_state<'a>(
+    dict: StateDict,
+    specs: &[TensorSpec],
+    head: &Head,
+    source: &Path,
+    architectures: impl IntoIterator<Item = (&'a str, Vec<TensorSpec>)>,
+) -> Result<Matched, WeightsError> {
+    match by_name(&dict, specs, head) {
+        Ok(pairs) => Ok(Matched { tensors: take(dict, pairs), note: None }),
+        Err(difference) => match by_order(&dict, specs, head) {
+            Some(pairs) => {
+                let note = note(source, &dict, &pairs);
+                Ok(Matched { tensors: take(dict, pairs), note: Some(note) })
+            }
+            None => {
+                let others = architectures.into_iter().filter(|(_, candidate)| candidate != specs);
+                let looks_like = looks_like(&dict, others).map(str::to_string);
+                let difference = ends_early(&dict, specs, head).unwrap_or(difference);
+                Err(Mismatch { path: source.to_path_buf(), looks_like, ..difference }.into())
+            }
+        },
+    }
+}
+
+/// The architecture to which the tensors belong, apart from the module of the first level that holds its last
+/// tensor (`fc`, `classifier`): the first one that fits by name, else the first that fits by order.
+pub fn looks_like<'a>(
+    dict: &StateDict,
+    architectures: impl IntoIterator<Item = (&'a str, Vec<TensorSpec>)>,
+) -> Option<&'a str> {
+    let mut fits_by_order = None;
+    for (architecture, specs) in architectures {
+        let last = specs.last().and_then(|spec| spec.name.split('.').next()).unwrap_or_default();
+        let head = Head::Replaced(vec![last.to_string()]);
+        if by_name(dict, &specs, &head).is_ok() {
+            return Some(architecture);
+        }
+        if fits_by_order.is_none() && by_order(dict, &specs, &head).is_some() {
+            fits_by_order = Some(architecture);
+        }
+    }
+    fits_by_order
+}
+
+/// A tensor that the network needs, and the name that the file has for it, or `None` for a counter to be
+/// filled in.
+type Pair<'a> = (&'a TensorSpec, Option<String>);
+
+fn by_name<'a>(dict: &StateDict, specs: &'a [TensorSpec], head: &Head) -> Result<Vec<Pair<'a>>, Mismatch> {
+    let mut difference = Mismatch::default();
+    let mut pairs = Vec::with_capacity(specs.len());
+    for spec in specs.iter().filter(|spec| !head.is_replaced(&spec.name)) {
+        match dict.get(&spec.name) {
+            Some(tensor) if fits(tensor, spec) => pairs.push((spec, Some(spec.name.clone()))),
+            _ if spec.kind == TensorKind::Counter => pairs.push((spec, None)),
+            Some(tensor) => difference.other_shape.push(other_shape(tensor, spec)),
+            None => difference.missing.push(spec.name.clone()),
+        }
+    }
+    let known: HashSet<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    let is_left_over = |name: &&str| !known.contains(name) && !head.is_replaced(name) && !is_counter(name);
+    difference.left_over = dict.names().filter(is_left_over).map(str::to_string).collect();
+    if difference == Mismatch::default() { Ok(pairs) } else { Err(difference) }
+}
+
+fn by_order<'a>(dict: &StateDict, specs: &'a [TensorSpec], head: &Head) -> Option<Vec<Pair<'a>>> {
+    let all = expected(dict, specs);
+    let without_head: Vec<_> = all.iter().copied().filter(|spec| !head.is_replaced(&spec.name)).collect();
+    let expected = [all, without_head].into_iter().find(|expected| expected.len() == dict.len())?;
+    if !agree_in_order(dict, &expected, head) {
+        return None;
+    }
+    let mut names = expected.iter().zip(dict.names()).peekable();
+    let pairs = specs.iter().map(|spec| {
+        let found = names.next_if(|(next, _)| next.name == spec.name).map(|(_, name)| name.to_string());
+        (spec, found)
+    });
+    Some(pairs.filter(|(spec, _)| !head.is_replaced(&spec.name)).collect())
+}
+
+/// The difference of a file that agrees in order as far as it goes, but ends before the network does.
+fn ends_early(dict: &StateDict, specs: &[TensorSpec], head: &Head) -> Option<Mismatch> {
+    let expected = expected(dict, specs);
+    let rest =
+        expected.get(dict.len()..).filter(|_| !dict.is_empty() && agree_in_order(dict, &expected, head))?;
+    Some(Mismatch { missing: rest.iter().map(|spec| spec.name.clone()).collect(), ..Mismatch::default() })
+}
+
+/// What the file should hold: all tensors, or all but the counters if it has none.
+fn expected<'a>(dict: &StateDict, specs: &'a [TensorSpec]) -> Vec<&'a TensorSpec> {
+    let has_counters = dict.names().any(is_counter);
+    specs.iter().filter(|spec| has_counters || spec.kind != TensorKind::Counter).collect()
+}
+
+/// Whether the tensors pair off with the first of those that are expected.
+fn agree_in_order(dict: &StateDict, expected: &[&TensorSpec], head: &Head) -> bool {
+    let agrees = |(spec, (name, tensor)): (&&TensorSpec, (&str, &Tensor))| {
+        let is_right = || fits(tensor, spec) && !is_elsewhere(dict, spec, name);
+        kind(&spec.name) == kind(name) && (head.is_replaced(&spec.name) || is_right())
+    };
+    dict.keeps_order() && expected.iter().zip(dict.iter()).all(agrees)
+}
+
+/// True if the file has the tensor under its right name, but not where order would take it from.
+fn is_elsewhere(dict: &StateDict, spec: &TensorSpec, name: &str) -> bool {
+    spec.kind != TensorKind::Counter
+        && spec.name != name
+        && dict.get(&spec.name).is_some_and(|tensor| fits(tensor, spec))
+}
+
+fn fits(tensor: &Tensor, spec: &TensorSpec) -> bool {
+    let is_integer = matches!(tensor.data, TensorData::I64(_));
+    tensor.shape == spec.shape && is_integer == (spec.kind == TensorKind::Counter)
+}
+
+fn other_shape(tensor: &Tensor, spec: &TensorSpec) -> OtherShape {
+    let integers = if matches!(tensor.data, TensorData::I64(_)) { " of integers" } else { "" };
+    OtherShape {
+        name: spec.name.clone(),
+        file: format!("{:?}{integers}", tensor.shape),
+        network: format!("{:?}", spec.shape),
+    }
+}
+
+/// `running_mean` of `layer1.0.bn1.running_mean`.
+fn kind(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+fn is_counter(name: &str) -> bool {
+    kind(name) == "num_batches_tracked"
+}
+
+fn note(source: &Path, dict: &StateDict, pairs: &[Pair]) -> String {
+    let renamed: Vec<_> = pairs
+        .iter()
+        .filter_map(|(spec, name)| Some((&spec.name, name.as_ref()?)))
+        .filter(|(ours, theirs)| ours != theirs)
+        .collect();
+    let example = renamed.first().map_or(String::new(), |(ours, theirs)| format!(" ({theirs} for {ours})"));
+    format!(
+        "{}: {} of {} tensors have other names than in the network{example}; they were matched by their order, \
+         in which all kinds and shapes agree",
+        source.display(),
+        renamed.len(),
+        dict.len()
+    )
+}
+
+/// Moves the tensors to the network's names.
+fn take(dict: StateDict, pairs: Vec<Pair>) -> StateDict {
+    let mut tensors: HashMap<String, Tensor> = dict.into_iter().collect();
+    pairs
+        .into_iter()
+        .map(|(spec, name)| {
+            let tensor = name.and_then(|name| tensors.remove(&name)).unwrap_or_else(|| Tensor::counter(0));
+            (spec.name.clone(), tensor)
+        })
+        .collect()
+}

@@ -1,0 +1,214 @@
+//! Named tensors in order.
+
+use std::path::Path;
+
+use indexmap::IndexMap;
+
+use crate::WeightsError;
+
+/// A tensor in memory, in row-major order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Sizes, outermost first; empty for a single number.
+    pub shape: Vec<usize>,
+    /// The values: as many as the product of the sizes.
+    pub data: TensorData,
+}
+
+/// The values of a [`Tensor`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum TensorData {
+    /// Parameters and running statistics.
+    F32(Vec<f32>),
+    /// Batch norm's counters.
+    I64(Vec<i64>),
+}
+
+impl Tensor {
+    /// A tensor of `f32`.
+    ///
+    /// # Panics
+    /// If there are not as many values as the shape says.
+    pub fn f32(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Self {
+        let shape = shape.into();
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "values of a tensor of shape {shape:?}");
+        Self { shape, data: TensorData::F32(values) }
+    }
+
+    /// A single `i64`, of shape `[]`.
+    pub fn counter(value: i64) -> Self {
+        Self { shape: Vec::new(), data: TensorData::I64(vec![value]) }
+    }
+
+    /// The values of an `f32` tensor.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        match &self.data {
+            TensorData::F32(values) => Some(values),
+            TensorData::I64(_) => None,
+        }
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        match &self.data {
+            TensorData::F32(values) => values.len(),
+            TensorData::I64(values) => values.len(),
+        }
+    }
+
+    /// True for a tensor with a dimension of size zero.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values as they lie in memory and in a safetensors file, little-endian.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.data {
+            TensorData::F32(values) => bytemuck::cast_slice(values),
+            TensorData::I64(values) => bytemuck::cast_slice(values),
+        }
+    }
+
+    /// The element type as safetensors names it.
+    pub(crate) fn dtype(&self) -> &'static str {
+        match &self.data {
+            TensorData::F32(_) => "F32",
+            TensorData::I64(_) => "I64",
+        }
+    }
+}
+
+/// What PyTorch calls a state dict: tensors by name, in order.
+#[derive(Clone, Debug)]
+pub struct StateDict {
+    tensors: IndexMap<String, Tensor>,
+    keeps_order: bool,
+}
+
+impl StateDict {
+    /// An empty state dict, whose order will be that of insertion.
+    pub fn new() -> Self {
+        Self { tensors: IndexMap::new(), keeps_order: true }
+    }
+
+    /// Reads a `.safetensors` file or a file of `torch.save` (zip, legacy or tar), whichever the content is.
+    ///
+    /// `f16`, `bf16` and `f64` become `f32`. A state dict nested under `state_dict`, `model_state_dict` or
+    /// `model` is found, and the prefix that a wrapper gave all names (`module.` of DataParallel,
+    /// `_orig_mod.` of `torch.compile`, `model.` of Lightning) is taken off.
+    ///
+    /// # Errors
+    /// For a file that is missing, empty, cut short, no weights file, or holds another type of tensor, NaN or
+    /// infinity.
+    pub fn read(path: &Path) -> Result<Self, WeightsError> {
+        crate::read::read(path)
+    }
+
+    /// Adds or replaces a tensor, and returns the one that was replaced.
+    pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Option<Tensor> {
+        self.tensors.insert(name.into(), tensor)
+    }
+
+    /// The tensor of this name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// The tensor of this name, to be changed.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Tensor> {
+        self.tensors.get_mut(name)
+    }
+
+    /// Takes a tensor out; the order of the others stays. Linear in the number of tensors.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor> {
+        self.tensors.shift_remove(name)
+    }
+
+    /// Names and tensors in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// The names in order.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// How many tensors there are.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// True when there is no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Whether the order is that in which the network defined its tensors.
+    ///
+    /// False for a safetensors file, whose writers sort by name (`features.10` before `features.2`), and for
+    /// the few PyTorch files from which the order cannot be told: then the order is that of the names and
+    /// says nothing.
+    pub fn keeps_order(&self) -> bool {
+        self.keeps_order
+    }
+
+    pub(crate) fn without_order(mut self) -> Self {
+        self.keeps_order = false;
+        self
+    }
+
+    /// BLAKE3 of all names, types, shapes and values. The order does not matter.
+    pub fn hash(&self) -> [u8; 32] {
+        self.hash_of(|_| true)
+    }
+
+    /// [`hash`](Self::hash) of the tensors whose names `belongs` accepts: the frozen part of a network, for
+    /// example.
+    pub fn hash_of(&self, belongs: impl Fn(&str) -> bool) -> [u8; 32] {
+        let mut tensors: Vec<_> = self.iter().filter(|(name, _)| belongs(name)).collect();
+        tensors.sort_unstable_by_key(|(name, _)| *name);
+        let mut hasher = blake3::Hasher::new();
+        for (name, tensor) in tensors {
+            // Lengths come before what they count, so that no two state dicts feed the same bytes.
+            hasher
+                .update(&(name.len() as u64).to_le_bytes())
+                .update(name.as_bytes())
+                .update(tensor.dtype().as_bytes());
+            hasher.update(&(tensor.shape.len() as u64).to_le_bytes());
+            for &size in &tensor.shape {
+                hasher.update(&(size as u64).to_le_bytes());
+            }
+            hasher.update(tensor.bytes());
+        }
+        hasher.finalize().into()
+    }
+}
+
+impl Default for StateDict {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Equal when the same names hold the same tensors, in any order.
+impl PartialEq for StateDict {
+    fn eq(&self, other: &Self) -> bool {
+        self.tensors == other.tensors
+    }
+}
+
+impl FromIterator<(String, Tensor)> for StateDict {
+    fn from_iter<I: IntoIterator<Item = (String, Tensor)>>(tensors: I) -> Self {
+        Self { tensors: tensors.into_iter().collect(), keeps_order: true }
+    }
+}
+
+impl IntoIterator for StateDict {
+    type Item = (String, Tensor);
+    type IntoIter = indexmap::map::IntoIter<String, Tensor>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.tensors.into_iter()
+    }
+}

@@ -1,0 +1,178 @@
+//! Files are written whole or not at all.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use engraft_weights::{StateDict, Tensor, WriteError, read_metadata, write_atomically};
+use support::file;
+
+fn names_in(folder: &Path) -> Vec<String> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn metadata() -> BTreeMap<String, String> {
+    ["classes", "arch", "transform", "head", "format"]
+        .map(|key| (key.to_string(), format!("{{\"{key}\": \"Käfer\"}}")))
+        .into()
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("network.safetensors");
+    let dict = StateDict::read(&file("legacy.pth")).unwrap();
+    dict.write_safetensors(&path, &metadata()).unwrap();
+    assert_eq!(StateDict::read(&path).unwrap(), dict);
+    assert_eq!(read_metadata(&path).unwrap(), metadata());
+    assert_eq!(names_in(folder.path()), ["network.safetensors"]);
+}
+
+/// The reference is the file that the Python package wrote of the same tensors; only its header may have
+/// another order.
+#[test]
+fn the_values_lie_as_the_python_package_lays_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("network.safetensors");
+    StateDict::read(&file("f32.safetensors")).unwrap().write_safetensors(&path, &BTreeMap::new()).unwrap();
+    let values = |path: &Path| {
+        let bytes = fs::read(path).unwrap();
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        assert_eq!(header % 8, 0);
+        bytes[8 + header..].to_vec()
+    };
+    assert_eq!(values(&path), values(&file("f32.safetensors")));
+}
+
+#[test]
+fn the_same_content_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let dict = StateDict::read(&file("zip.pth")).unwrap();
+    let mut reversed: Vec<_> = dict.clone().into_iter().collect();
+    reversed.reverse();
+    let reversed: StateDict = reversed.into_iter().collect();
+    let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+    dict.write_safetensors(&first, &metadata()).unwrap();
+    reversed.write_safetensors(&second, &metadata()).unwrap();
+    assert_eq!(fs::read(first).unwrap(), fs::read(second).unwrap());
+}
+
+/// A disk that fills up while the file is written.
+#[test]
+fn a_full_disk_leaves_the_old_file_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("best.safetensors");
+    fs::write(&path, "old").unwrap();
+    let error = write_atomically(&path, |file| {
+        file.write_all(&[7; 100_000])?;
+        Err(io::ErrorKind::StorageFull.into())
+    })
+    .unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot write {}: the disk is full", path.display()));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    assert_eq!(names_in(folder.path()), ["best.safetensors"]);
+}
+
+#[test]
+fn a_missing_folder_is_named() {
+    let error = StateDict::new()
+        .write_safetensors(Path::new("nowhere/best.safetensors"), &BTreeMap::new())
+        .unwrap_err();
+    assert_eq!(error.to_string(), "cannot write nowhere/best.safetensors: the folder nowhere does not exist");
+}
+
+#[test]
+fn a_folder_in_the_place_of_the_file_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("best.safetensors");
+    fs::create_dir(&path).unwrap();
+    let error = write_atomically(&path, |file| file.write_all(b"new")).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("cannot write {}: ", path.display())), "{error}");
+    assert_eq!(names_in(folder.path()), ["best.safetensors"]);
+    assert!(path.is_dir());
+}
+
+#[test]
+fn errors_of_the_system_become_sentences() {
+    let says =
+        |kind: io::ErrorKind| WriteError::new(Path::new("out/best.safetensors"), kind.into()).to_string();
+    assert_eq!(
+        says(io::ErrorKind::PermissionDenied),
+        "cannot write out/best.safetensors: no permission to write in out"
+    );
+    assert_eq!(
+        says(io::ErrorKind::ReadOnlyFilesystem),
+        "cannot write out/best.safetensors: out is on a read-only file system"
+    );
+    assert_eq!(
+        says(io::ErrorKind::QuotaExceeded),
+        "cannot write out/best.safetensors: the disk quota is used up"
+    );
+}
+
+/// The superuser may write anywhere, so for it there is nothing to test.
+#[cfg(unix)]
+#[test]
+fn no_permission_is_an_error() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    if fs::write(folder.path().join("probe"), "").is_ok() {
+        println!("skipped: this user may write in a read-only folder");
+        return;
+    }
+    let path = folder.path().join("best.safetensors");
+    let error = write_atomically(&path, |file| file.write_all(b"new")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("cannot write {}: no permission to write in {}", path.display(), folder.path().display())
+    );
+}
+
+/// Others may read the file if they may read a file that is written the ordinary way.
+#[cfg(unix)]
+#[test]
+fn permissions_are_those_of_any_new_file() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let [ordinary, atomic] = ["ordinary", "atomic"].map(|name| folder.path().join(name));
+    fs::write(&ordinary, "").unwrap();
+    write_atomically(&atomic, |_| Ok(())).unwrap();
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(atomic), mode(ordinary));
+}
+
+#[test]
+fn the_hash_depends_on_every_name_shape_and_value_and_not_on_order() {
+    let dict = StateDict::read(&file("zip.pth")).unwrap();
+    let by_name = StateDict::read(&file("f32.safetensors")).unwrap();
+    assert_eq!(dict.hash(), by_name.hash());
+
+    let edits: [fn(&mut StateDict); 5] = [
+        |dict| dict.get_mut("bn.weight").unwrap().shape = vec![3, 1],
+        |dict| *dict.get_mut("bn.weight").unwrap() = Tensor::f32([3], vec![1.0, 1.0, 1.0 + f32::EPSILON]),
+        |dict| *dict.get_mut("bn.num_batches_tracked").unwrap() = Tensor::counter(4),
+        |dict| drop(dict.remove("fc.bias")),
+        |dict| {
+            let bias = dict.remove("fc.bias").unwrap();
+            dict.insert("fc.bias2", bias);
+        },
+    ];
+    for (i, edit) in edits.iter().enumerate() {
+        let mut edited = dict.clone();
+        edit(&mut edited);
+        assert_ne!(edited.hash(), dict.hash(), "edit {i}");
+    }
+
+    let is_frozen = |name: &str| !name.starts_with("fc.");
+    let mut trained = dict.clone();
+    trained.remove("fc.weight");
+    assert_eq!(trained.hash_of(is_frozen), dict.hash_of(is_frozen));
+    trained.remove("stem.bias");
+    assert_ne!(trained.hash_of(is_frozen), dict.hash_of(is_frozen));
+}
