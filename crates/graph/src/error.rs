@@ -43,9 +43,9 @@ pub enum GraphError {
         /// The node that stopped the search.
         node: String,
     },
-    /// A cut at a module that has several inputs.
+    /// A cut at a module that has several inputs, or is called several times.
     #[error(
-        "`{path}` cannot be replaced by a head: it takes {inputs} inputs; cut at a module that takes one"
+        "`{path}` cannot be replaced by a head: it takes its input from {inputs} places; cut at a module that takes it from one"
     )]
     SeveralInputs {
         /// As given.

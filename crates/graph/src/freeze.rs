@@ -1,7 +1,7 @@
 //! Freezing: what does not change in training, and where the changing part begins.
 
 use crate::graph::is_within;
-use crate::{Graph, Module, Node, NodeId, Op};
+use crate::{Graph, Module, Node, NodeId, Op, TensorKind};
 
 impl Graph {
     /// The last node on the way to the output that everything passes and before which nothing is trainable: what it gives
@@ -20,7 +20,9 @@ impl Graph {
             }
         }
         for (index, node) in self.nodes.iter().enumerate().filter(|(i, _)| needed[*i]) {
-            if node.tensors().iter().any(|tensor| trainable(&tensor.name)) {
+            let tensors = node.tensors();
+            let mut parameters = tensors.iter().filter(|tensor| tensor.kind == TensorKind::Parameter);
+            if parameters.any(|parameter| trainable(&parameter.name)) {
                 break;
             }
             if reach <= index {

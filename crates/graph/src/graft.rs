@@ -61,6 +61,13 @@ pub struct Graft {
     pub report: GraftReport,
 }
 
+impl Graft {
+    /// Whether a tensor, by its full name, belongs to the new head.
+    pub fn is_of_head(&self, tensor: &str) -> bool {
+        is_within(tensor, &self.report.path)
+    }
+}
+
 /// What a graft did; prints as one line for the user, as in
 /// `classifier: Linear 25088->4096 ... 4096->1000 replaced by 25088->1024->512->256->34, dropout 0.2`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +92,7 @@ impl fmt::Display for GraftReport {
         if self.beyond {
             f.write_str(" and all behind it")?;
         }
-        f.write_str(": ")?;
+        f.write_str(if self.replaced.is_empty() { ": nothing with weights" } else { ": " })?;
         let mut last_class = "";
         for (i, (class, [from, to])) in self.replaced.iter().enumerate() {
             f.write_str(if i > 0 { " ... " } else { "" })?;
@@ -134,9 +141,9 @@ impl Graph {
         let (features, pooled) = graph.append_pooling(entry, parent)?;
         let width = graph.width_of(features)?;
         graph.append_head(&path, features, spec.layers(width));
-        let (report_replaced, beyond) = self.replaced(&path, &kept);
+        let (replaced, beyond) = self.replaced(&path, &kept);
         let report = GraftReport {
-            replaced: report_replaced,
+            replaced,
             beyond,
             pooled,
             widths: [&[width], spec.hidden_units.as_slice(), &[spec.classes]].concat(),
@@ -153,8 +160,10 @@ impl Graph {
     /// The one node outside the module at `path` whose output enters it.
     fn entry(&self, path: &str) -> Result<NodeId, GraphError> {
         self.require_module(path)?;
+        let needed = self.ancestors(self.output);
         let mut entries: Vec<NodeId> = Vec::new();
-        for node in self.nodes.iter().filter(|node| is_within(&node.module, path)) {
+        let nodes = self.nodes.iter().zip(needed);
+        for (node, _) in nodes.filter(|(node, needed)| *needed && is_within(&node.module, path)) {
             entries.extend(node.inputs.iter().filter(|id| !is_within(&self.nodes[id.0].module, path)));
         }
         entries.sort_unstable();

@@ -1,7 +1,7 @@
 //! Where a network's classification head is: found by walking back from the output, never by its name.
 
 use crate::graph::is_within;
-use crate::{Graph, GraphError, NodeId, Op};
+use crate::{Graph, GraphError, Node, NodeId, Op};
 
 /// The classification head of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +18,10 @@ impl Graph {
     /// Finds the classification head.
     ///
     /// From the output back, past operations without weights (pooling, flattening, activations), the first linear or
-    /// convolutional layer gives the classes. The classifier begins where, within the same child of the network, the unbroken
-    /// chain of linear layers, activations and dropouts that ends in that layer begins. Its path is the outermost module that holds nothing else: `classifier`
-    /// of a VGG, but `classifier.2` of a ConvNeXt, whose `classifier` also normalises and flattens.
+    /// convolutional layer gives the classes. The classifier begins with the first linear layer of the unbroken chain of linear
+    /// layers, activations and dropouts that ends in that layer, within one child of the network (or of the module that wraps it). Its path
+    /// is the outermost module that holds nothing else but a dropout before it: `classifier` of a VGG, but `classifier.2` of
+    /// a ConvNeXt, whose `classifier` also normalises and flattens.
     ///
     /// # Errors
     /// When the walk meets an operation with several inputs, or the network's input, before it meets a layer.
@@ -44,18 +45,17 @@ impl Graph {
     }
 
     fn classifier_begin(&self, layer: NodeId) -> NodeId {
-        let path = &self.nodes[layer.0].module;
-        let outermost = path.split('.').next().unwrap_or(path);
+        let child = self.child_of_body(&self.nodes[layer.0].module);
         let mut begin = layer;
         let mut id = layer;
         while let [input] = self.nodes[id.0].inputs[..] {
-            if !is_within(&self.nodes[input.0].module, outermost) {
+            if !is_within(&self.nodes[input.0].module, child) {
                 break;
             }
             match self.nodes[input.0].op {
-                Op::Linear(_) | Op::Dropout { .. } => begin = input,
-                // Belongs to the classifier only if a linear layer comes before it.
-                Op::Activation { .. } => {}
+                Op::Linear(_) => begin = input,
+                // Belong to the classifier only if a linear layer comes before them.
+                Op::Activation { .. } | Op::Dropout { .. } => {}
                 _ => break,
             }
             id = input;
@@ -63,16 +63,34 @@ impl Graph {
         begin
     }
 
-    /// The outermost module around `begin` all of whose nodes come no earlier than `begin` on the way to the output.
-    fn outermost_module(&self, begin: NodeId) -> String {
-        let before = self.ancestors(begin);
-        let path = self.nodes[begin.0].module.as_str();
-        let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
-        let mut outward = ends.map(|end| &path[..end]);
-        let holds_nothing_else = |module: &&str| {
-            let mut nodes = self.nodes.iter().enumerate();
-            !nodes.any(|(i, node)| i != begin.0 && before[i] && is_within(&node.module, module))
-        };
-        outward.find(holds_nothing_else).unwrap_or(path).to_string()
+    /// Of the modules around a layer, given by its path, the outermost that does not hold all weights of the network.
+    fn child_of_body<'a>(&self, layer: &'a str) -> &'a str {
+        let with_weights: Vec<&Node> = self.nodes.iter().filter(|node| node.op.widths().is_some()).collect();
+        let holds_all = |module: &&str| with_weights.iter().all(|node| is_within(&node.module, module));
+        modules_around(layer).find(|module| !holds_all(module)).unwrap_or(layer)
     }
+
+    /// The outermost module around `begin` of which nothing but dropouts comes before it.
+    fn outermost_module(&self, begin: NodeId) -> String {
+        let mut before = self.ancestors(begin);
+        let mut id = begin;
+        before[id.0] = false;
+        while let [input] = self.nodes[id.0].inputs[..]
+            && let Op::Dropout { .. } = self.nodes[input.0].op
+        {
+            before[input.0] = false;
+            id = input;
+        }
+        let path = self.nodes[begin.0].module.as_str();
+        let begins_so = |module: &&str| {
+            !self.nodes.iter().zip(&before).any(|(node, before)| *before && is_within(&node.module, module))
+        };
+        modules_around(path).find(begins_so).unwrap_or(path).to_string()
+    }
+}
+
+/// The paths of the modules around the one at `path`, outermost first, itself last.
+fn modules_around(path: &str) -> impl Iterator<Item = &str> {
+    let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
+    ends.map(|end| &path[..end])
 }

@@ -14,11 +14,8 @@ impl Graph {
         let mut shapes: Vec<Shape> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
             let inputs: Vec<&[usize]> = node.inputs.iter().map(|id| shapes[id.0].as_slice()).collect();
-            let shape = match node.op {
-                Op::Input => input.to_vec(),
-                _ => Inference { node, inputs }.output()?,
-            };
-            shapes.push(shape);
+            let inputs = if node.op == Op::Input { vec![input] } else { inputs };
+            shapes.push(Inference { node, inputs }.output()?);
         }
         Ok(shapes)
     }
@@ -42,7 +39,12 @@ struct Inference<'a> {
 impl Inference<'_> {
     fn output(&self) -> Result<Shape, GraphError> {
         match &self.node.op {
-            Op::Input | Op::Activation { .. } | Op::Dropout { .. } => Ok(self.input().to_vec()),
+            Op::Input => {
+                let filled = !self.input().contains(&0);
+                self.require(filled, || "of sizes above zero".into(), "there must be something to compute")?;
+                Ok(self.input().to_vec())
+            }
+            Op::Activation { .. } | Op::Dropout { .. } => Ok(self.input().to_vec()),
             Op::Softmax { axis } => self.axis(*axis).map(|_| self.input().to_vec()),
             Op::Conv2d(conv) => self.conv2d(conv),
             Op::Linear(linear) => self.linear(linear),
@@ -124,7 +126,7 @@ impl Inference<'_> {
             let needs = || {
                 format!("of at least {} pixels a side", reach.saturating_sub(2 * conv.padding[axis]).max(1))
             };
-            self.require(size > 0 && padded >= reach, needs, "its kernel must fit into the padded image")?;
+            self.require(padded >= reach, needs, "its kernel must fit into the padded image")?;
             Ok((padded - reach) / conv.stride[axis].max(1) + 1)
         };
         Ok(vec![batch, conv.out_channels, size(0, height)?, size(1, width)?])
@@ -149,11 +151,7 @@ impl Inference<'_> {
             let padded = size + 2 * window.padding;
             let smallest = window.kernel.saturating_sub(2 * window.padding).max(1);
             let needs = || format!("of at least {smallest} pixels a side");
-            self.require(
-                size > 0 && padded >= window.kernel,
-                needs,
-                "its window must fit into the padded image",
-            )?;
+            self.require(padded >= window.kernel, needs, "its window must fit into the padded image")?;
             Ok(window.output_size(size))
         };
         Ok(vec![batch, channels, size(height)?, size(width)?])
@@ -218,7 +216,7 @@ impl Inference<'_> {
         let inferred: Vec<usize> = (0..dims.len()).filter(|i| dims[*i] == Dim::Infer).collect();
         let fits = match inferred.len() {
             0 => known == total,
-            1 => known > 0 && total % known == 0,
+            1 => known > 0 && total.is_multiple_of(known),
             _ => false,
         };
         self.require(fits, || format!("that fills {dims:?}"), "the number of elements must stay the same")?;

@@ -7,8 +7,11 @@ use crate::resnet::Block::{Basic, Bottleneck};
 use crate::vgg::{VGG11, VGG13, VGG16, VGG19};
 use crate::{alexnet, densenet, mobilenet_v2, resnet, shufflenet_v2, squeezenet, vgg};
 
-/// Every architecture: torchvision's name, and how its graph is written down.
-const ARCHITECTURES: &[(&str, fn() -> Graph)] = &[
+/// Writes a graph down.
+type Build = fn() -> Graph;
+
+/// Every architecture: torchvision's name and its graph.
+const ARCHITECTURES: &[(&str, Build)] = &[
     ("alexnet", alexnet::alexnet),
     ("densenet121", || densenet::densenet(32, [6, 12, 24, 16], 64)),
     ("densenet161", || densenet::densenet(48, [6, 12, 36, 24], 96)),

@@ -1,0 +1,69 @@
+//! A network in evaluation mode.
+
+use std::collections::HashMap;
+
+use burn_tensor::{Device, Tensor, TensorData};
+use engraft_engine::{EngineError, Network};
+use engraft_graph::{Graph, TensorKind};
+use engraft_weights::{StateDict, Tensor as HostTensor, TensorData as HostData};
+
+use crate::forward::{Context, forward};
+
+/// Parameters and buffers on the device, flat, by their full names.
+pub(crate) type Tensors = HashMap<String, Tensor<1>>;
+
+pub(crate) struct BurnNetwork {
+    graph: Graph,
+    tensors: Tensors,
+    device: Device,
+}
+
+impl BurnNetwork {
+    pub(crate) fn new(graph: &Graph, state: &StateDict, device: &Device) -> Result<Self, EngineError> {
+        Ok(Self { graph: graph.clone(), tensors: upload(graph, state, device)?, device: device.clone() })
+    }
+}
+
+impl Network for BurnNetwork {
+    fn forward(&self, input: &HostTensor) -> Result<HostTensor, EngineError> {
+        evaluate(&self.graph, &self.tensors, input, &self.device)
+    }
+}
+
+/// Copies the floats that a graph needs to a device.
+pub(crate) fn upload(graph: &Graph, state: &StateDict, device: &Device) -> Result<Tensors, EngineError> {
+    let mut tensors = Tensors::new();
+    for spec in graph.state().into_iter().filter(|spec| spec.kind != TensorKind::Counter) {
+        let error =
+            |found: String| EngineError::State { name: spec.name.clone(), needed: spec.shape.clone(), found };
+        let tensor = state.get(&spec.name).ok_or_else(|| error("there is none".into()))?;
+        match &tensor.data {
+            HostData::F32(values) if tensor.shape == spec.shape => {
+                let data = TensorData::new(values.clone(), [values.len()]);
+                tensors.insert(spec.name, Tensor::from_data(data, device));
+            }
+            HostData::F32(_) => return Err(error(format!("there is one of shape {:?}", tensor.shape))),
+            HostData::I64(_) => return Err(error("there is one of integers".into())),
+        }
+    }
+    Ok(tensors)
+}
+
+/// The output of a network in evaluation mode.
+pub(crate) fn evaluate(
+    graph: &Graph,
+    tensors: &Tensors,
+    input: &HostTensor,
+    device: &Device,
+) -> Result<HostTensor, EngineError> {
+    let output = forward(graph, input, device, &mut Evaluation(tensors))?;
+    Ok(HostTensor::f32(output.shape(), output.into_vec()))
+}
+
+struct Evaluation<'a>(&'a Tensors);
+
+impl Context for Evaluation<'_> {
+    fn tensor(&mut self, name: &str) -> Tensor<1> {
+        self.0[name].clone()
+    }
+}

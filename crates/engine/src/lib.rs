@@ -1,0 +1,34 @@
+//! What an engine must do: run a graph on a batch, take a training step, hand out its state.
+//!
+//! Training, caches and checkpoints are written against [`Engine`], [`Network`] and [`Trainer`] and know nothing of what
+//! computes behind them. What is common to all engines is here as well: the randomness of dropout ([`dropout_mask`]), so that a
+//! seed means the same everywhere, and the initial values of new layers ([`initial_state`]). With the
+//! feature `suite` there is `engraft_engine::suite`, the tests that every engine passes.
+//!
+//! ```no_run
+//! use engraft_engine::{Engine, EngineError, Training, initial_state};
+//! use engraft_graph::{Builder, Linear};
+//! use engraft_weights::Tensor;
+//!
+//! fn fit(engine: &dyn Engine, images: &Tensor, labels: &[usize]) -> Result<f32, EngineError> {
+//!     let (mut b, x) = Builder::with_input("Probe", &[1280]);
+//!     let x = b.layer("fc", Linear::new(1280, 2), x);
+//!     let graph = b.finish(x);
+//!
+//!     let training = Training { trainable: &|_| true, seed: 0 };
+//!     let mut trainer = engine.trainer(&graph, &initial_state(&graph.state(), 0), training)?;
+//!     trainer.step(images, labels, 0.001)
+//! }
+//! ```
+
+mod engine;
+mod error;
+mod initial;
+mod random;
+#[cfg(feature = "suite")]
+pub mod suite;
+
+pub use engine::{Engine, Network, Trainer, Training};
+pub use error::EngineError;
+pub use initial::initial_state;
+pub use random::{SplitMix64, dropout_mask};

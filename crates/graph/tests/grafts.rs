@@ -1,0 +1,174 @@
+//! Grafts that only networks of unusual form show; those of torchvision's are in `engraft-zoo`.
+
+use engraft_graph::Activation::ReLU;
+use engraft_graph::{Builder, Conv2d, Graft, Graph, HeadSpec, Linear, Op};
+
+fn head(hidden_units: &[usize], classes: usize, dropout: f64) -> HeadSpec {
+    HeadSpec { hidden_units: hidden_units.into(), classes, dropout }
+}
+
+/// Two branches that a module of two inputs joins, a module that nothing leads to, and one beside the way to the output.
+fn branches() -> Graph {
+    let (mut b, x) = Builder::new("Net", 3, 8);
+    let [one, two] = ["one", "two"].map(|name| b.layer(name, Conv2d::new(3, 4, 1), x));
+    let x = b.module("join", "Join", |b| {
+        let x = b.function(Op::Add, &[one, two]);
+        b.layer("relu", ReLU, x)
+    });
+    b.module("aux", "Auxiliary", |b| {
+        let x = b.function(Op::Flatten { start: 1 }, &[x]);
+        b.layer("fc", Linear::new(4 * 64, 10), x)
+    });
+    b.module("spare", "Spare", |_| ());
+    let x = b.function(Op::Flatten { start: 1 }, &[x]);
+    let x = b.layer("fc", Linear::new(4 * 64, 10), x);
+    b.finish(x)
+}
+
+fn names(graph: &Graph) -> Vec<String> {
+    graph.state().into_iter().map(|tensor| tensor.name).collect()
+}
+
+#[test]
+fn the_head_takes_the_place_and_the_rest_stays() {
+    let Graft { graph, features, report } = branches().graft(&head(&[20], 3, 0.1), None).unwrap();
+    assert_eq!(report.to_string(), "fc: Linear 256->10 replaced by 256->20->3, dropout 0.1");
+    assert_eq!(
+        names(&graph),
+        [
+            "one.weight",
+            "one.bias",
+            "two.weight",
+            "two.bias",
+            "fc.0.weight",
+            "fc.0.bias",
+            "fc.3.weight",
+            "fc.3.bias"
+        ]
+    );
+    assert_eq!(graph.nodes()[features.0].op, Op::Flatten { start: 1 });
+    assert_eq!(graph.shapes(&[5, 3, 8, 8]).unwrap()[graph.output().0], [5, 3]);
+    assert_eq!(
+        graph.to_string(),
+        "Net(\n  \
+           (one): Conv2d(3, 4, kernel_size=(1, 1), stride=(1, 1))\n  \
+           (two): Conv2d(3, 4, kernel_size=(1, 1), stride=(1, 1))\n  \
+           (join): Join(\n    \
+             (relu): ReLU()\n  \
+           )\n  \
+           (spare): Spare()\n  \
+           (fc): Sequential(\n    \
+             (0): Linear(in_features=256, out_features=20, bias=True)\n    \
+             (1): ReLU()\n    \
+             (2): Dropout(p=0.1, inplace=False)\n    \
+             (3): Linear(in_features=20, out_features=3, bias=True)\n  \
+           )\n)"
+    );
+}
+
+#[test]
+fn without_hidden_layers_the_head_is_one_linear_layer() {
+    let Graft { graph, report, .. } = branches().graft(&head(&[], 3, 0.1), None).unwrap();
+    assert_eq!(report.to_string(), "fc: Linear 256->10 replaced by 256->3");
+    assert_eq!(names(&graph)[4..], ["fc.weight", "fc.bias"]);
+    assert!(graph.to_string().ends_with("(fc): Linear(in_features=256, out_features=3, bias=True)\n)"));
+}
+
+#[test]
+fn without_dropout_there_is_no_dropout_layer() {
+    let Graft { graph, report, .. } = branches().graft(&head(&[20, 6], 3, 0.0), None).unwrap();
+    assert_eq!(report.to_string(), "fc: Linear 256->10 replaced by 256->20->6->3, dropout 0");
+    assert_eq!(
+        names(&graph)[4..].iter().step_by(2).collect::<Vec<_>>(),
+        ["fc.0.weight", "fc.2.weight", "fc.4.weight"]
+    );
+}
+
+#[test]
+fn after_a_cut_in_the_middle_maps_are_pooled() {
+    let Graft { graph, features, report } = branches().graft(&head(&[], 3, 0.0), Some("join.relu")).unwrap();
+    assert_eq!(
+        report.to_string(),
+        "join.relu and all behind it: Linear 256->10 replaced by 4->3, after global average pooling"
+    );
+    assert_eq!(names(&graph)[4..], ["join.relu.weight", "join.relu.bias"]);
+    assert_eq!(graph.shapes(&[5, 3, 8, 8]).unwrap()[features.0], [5, 4]);
+}
+
+#[test]
+fn after_a_cut_in_the_middle_tokens_are_averaged() {
+    let (mut b, x) = Builder::new("Net", 3, 8);
+    let x = b.layer("patches", Conv2d::new(3, 6, 4).stride(4), x);
+    let x = b.function(Op::Flatten { start: 2 }, &[x]);
+    let x = b.function(Op::Permute { axes: vec![0, 2, 1] }, &[x]);
+    let x = b.layer("mlp", Linear::new(6, 6), x);
+    let x = b.function(Op::Mean { axes: vec![1] }, &[x]);
+    let x = b.layer("head", Linear::new(6, 10), x);
+    let Graft { graph, features, report } = b.finish(x).graft(&head(&[], 3, 0.0), Some("mlp")).unwrap();
+    assert_eq!(
+        report.to_string(),
+        "mlp and all behind it: Linear 6->6 ... 6->10 replaced by 6->3, after the mean over tokens"
+    );
+    assert_eq!(graph.nodes()[features.0].op, Op::Mean { axes: vec![1] });
+    assert_eq!(graph.output_shape(), Ok(vec![3]));
+}
+
+#[test]
+fn a_cut_behind_the_last_layer_replaces_nothing_with_weights() {
+    let (mut b, x) = Builder::with_input("Net", &[6]);
+    let x = b.layer("fc", Linear::new(6, 10), x);
+    let x = b.layer("softmax", Op::Softmax { axis: 1 }, x);
+    let graft = b.finish(x).graft(&head(&[], 3, 0.0), Some("softmax")).unwrap();
+    assert_eq!(graft.report.to_string(), "softmax: nothing with weights replaced by 10->3");
+}
+
+#[test]
+fn heads_that_cannot_be_are_refused() {
+    let probability = |p: &str| format!("the dropout {p} is not a probability from 0 to below 1");
+    let cases = [
+        (head(&[], 0, 0.2), "a head needs at least one class".to_string()),
+        (
+            head(&[64, 0], 2, 0.2),
+            "a hidden layer needs at least one unit; for a head without hidden layers leave the hidden units away".into(),
+        ),
+        (head(&[64], 2, 1.0), probability("1")),
+        (head(&[64], 2, 1.5), probability("1.5")),
+        (head(&[64], 2, -0.1), probability("-0.1")),
+        (head(&[64], 2, f64::NAN), probability("NaN")),
+        (head(&[64], 2, f64::INFINITY), probability("inf")),
+    ];
+    for (spec, message) in cases {
+        assert_eq!(branches().graft(&spec, None).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn cuts_that_cannot_be_are_refused() {
+    let cases = [
+        (
+            "join",
+            "`join` cannot be replaced by a head: it takes its input from 2 places; cut at a module that takes it from one",
+        ),
+        ("aux", "the module `aux` takes no part in computing the output"),
+        ("aux.fc", "the module `aux.fc` takes no part in computing the output"),
+        ("spare", "the module `spare` takes no part in computing the output"),
+        ("one", "a cut at `one` leaves no layer of the network to take features from; cut at a later module"),
+        (
+            "join.rellu",
+            "the network has no module `join.rellu`; the nearest name is `join.relu` (`engraft show ARCH` prints all of them)",
+        ),
+    ];
+    for (cut, message) in cases {
+        assert_eq!(branches().graft(&head(&[], 2, 0.0), Some(cut)).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn a_head_can_be_grafted_on_a_grafted_network() {
+    let first = branches().graft(&head(&[20], 3, 0.1), None).unwrap();
+    let second = first.graph.graft(&head(&[], 5, 0.0), None).unwrap();
+    assert_eq!(second.report.to_string(), "fc: Linear 256->20 ... 20->3 replaced by 256->5");
+    assert_eq!(second.graph, branches().graft(&head(&[], 5, 0.0), None).unwrap().graph);
+    let last = first.graph.graft(&head(&[], 5, 0.0), Some("fc.3")).unwrap();
+    assert_eq!(last.report.to_string(), "fc.3: Linear 20->3 replaced by 20->5");
+}
