@@ -5,43 +5,60 @@ use engraft_weights::{StateDict, Tensor};
 
 use crate::SplitMix64;
 
-/// Initial values as PyTorch's `reset_parameters` draws them: weights and biases of linear layers and convolutions uniform
-/// within `1 / sqrt(inputs of a unit)`, norms one and zero.
+/// Initial values as torchvision's networks draw them: convolutions normal with deviation `sqrt(2 / outputs of a unit)` and without
+/// bias (He et al. 2015, arXiv 1502.01852, `kaiming_normal_` with `fan_out`), linear layers uniform within
+/// `1 / sqrt(inputs of a unit)` (`torch.nn.Linear`), norms one and zero.
 ///
-/// Each tensor's values depend on the seed and its name alone, so that they are the same whatever else is initialised.
+/// Each tensor's values depend on the seed, its name and its layer alone, so that they are the same whatever else is initialised.
 pub fn initial_state(specs: &[TensorSpec], seed: u64) -> StateDict {
-    let mut bound = 0.0;
-    let value = |spec: &TensorSpec| {
+    // A bias follows the weight of its layer; those of convolutions and norms are zero.
+    let mut bias_bound = 0.0;
+    let mut value = |spec: &TensorSpec| {
         let own = spec.name.rsplit('.').next().unwrap_or_default();
         let constant = |value: f32| Tensor::f32(spec.shape.clone(), vec![value; spec.len()]);
-        match (spec.kind, own) {
-            (TensorKind::Counter, _) => Tensor::counter(0),
-            (TensorKind::Buffer, "running_var") => constant(1.0),
-            (TensorKind::Buffer, _) => constant(0.0),
-            (TensorKind::Parameter, "bias") => uniform(spec, bound, seed),
-            (TensorKind::Parameter, _) if spec.shape.len() < 2 => {
-                bound = 0.0;
-                constant(1.0)
+        match (spec.kind, own, spec.shape.as_slice()) {
+            (TensorKind::Counter, ..) => Tensor::counter(0),
+            (TensorKind::Buffer, "running_var", _) => constant(1.0),
+            (TensorKind::Buffer, ..) => constant(0.0),
+            (TensorKind::Parameter, "bias", _) => uniform(spec, bias_bound, seed),
+            (TensorKind::Parameter, _, [outputs, _, height, width]) => {
+                bias_bound = 0.0;
+                normal(spec, (2.0 / (outputs * height * width) as f64).sqrt(), seed)
             }
-            (TensorKind::Parameter, _) => {
-                let inputs: usize = spec.shape[1..].iter().product();
-                bound = 1.0 / (inputs as f64).sqrt();
-                uniform(spec, bound, seed)
+            (TensorKind::Parameter, _, [_, inputs]) => {
+                bias_bound = 1.0 / (*inputs as f64).sqrt();
+                uniform(spec, bias_bound, seed)
+            }
+            (TensorKind::Parameter, ..) => {
+                bias_bound = 0.0;
+                constant(1.0)
             }
         }
     };
-    // A bias follows the weight of its layer, whose bound it shares; that of a norm has none and is zero.
-    let names = specs.iter().map(|spec| spec.name.clone());
-    names.zip(specs.iter().map(value)).collect()
+    specs.iter().map(|spec| (spec.name.clone(), value(spec))).collect()
 }
 
 fn uniform(spec: &TensorSpec, bound: f64, seed: u64) -> Tensor {
+    let mut random = random_of(spec, seed);
+    let values = (0..spec.len()).map(|_| ((2.0 * random.uniform() - 1.0) * bound) as f32);
+    Tensor::f32(spec.shape.clone(), values.collect())
+}
+
+/// By the method of Box and Muller 1958.
+fn normal(spec: &TensorSpec, deviation: f64, seed: u64) -> Tensor {
+    let mut random = random_of(spec, seed);
+    let mut value = || {
+        let radius = (-2.0 * (1.0 - random.uniform()).ln()).sqrt();
+        (deviation * radius * (std::f64::consts::TAU * random.uniform()).cos()) as f32
+    };
+    Tensor::f32(spec.shape.clone(), (0..spec.len()).map(|_| value()).collect())
+}
+
+fn random_of(spec: &TensorSpec, seed: u64) -> SplitMix64 {
     let hash = blake3::hash(spec.name.as_bytes());
     let mut of_name = [0; 8];
     of_name.copy_from_slice(&hash.as_bytes()[..8]);
-    let mut random = SplitMix64::new(seed ^ u64::from_le_bytes(of_name));
-    let values = (0..spec.len()).map(|_| ((2.0 * random.uniform() - 1.0) * bound) as f32);
-    Tensor::f32(spec.shape.clone(), values.collect())
+    SplitMix64::new(seed ^ u64::from_le_bytes(of_name))
 }
 
 #[cfg(test)]
@@ -51,24 +68,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_lie_within_the_bounds_of_their_layer() {
+    fn values_are_drawn_as_their_layer_needs() {
         let (mut b, x) = Builder::new("Net", 3, 8);
-        let x = b.layer("conv", Conv2d::new(3, 16, 3), x);
-        let x = b.layer("bn", BatchNorm2d::new(16), x);
+        let x = b.layer("conv", Conv2d::new(3, 64, 3), x);
+        let x = b.layer("bn", BatchNorm2d::new(64), x);
         let x = b.layer("fc", Linear::new(100, 50), x);
         let state = initial_state(&b.finish(x).state(), 3);
-        let largest = |name: &str| {
-            let values = state.get(name).and_then(Tensor::as_f32).unwrap();
-            values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()))
+        let values = |name: &str| state.get(name).and_then(Tensor::as_f32).unwrap();
+        let largest =
+            |name: &str| values(name).iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        let deviation = |name: &str| {
+            let values = values(name);
+            (values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32).sqrt()
         };
-        for (name, bound) in
-            [("conv.weight", 27.0), ("conv.bias", 27.0), ("fc.weight", 100.0), ("fc.bias", 100.0)]
-        {
-            let bound = 1.0 / f32::sqrt(bound);
-            assert!(largest(name) <= bound && largest(name) > 0.8 * bound, "{name}: {}", largest(name));
+        assert!((deviation("conv.weight") / f32::sqrt(2.0 / (64.0 * 9.0)) - 1.0).abs() < 0.05);
+        assert!(largest("conv.weight") > 2.5 * deviation("conv.weight"));
+        for name in ["fc.weight", "fc.bias"] {
+            assert!(largest(name) <= 0.1 && largest(name) > 0.08, "{name}: {}", largest(name));
         }
-        assert_eq!([largest("bn.weight"), largest("bn.bias")], [1.0, 0.0]);
-        assert_eq!([largest("bn.running_mean"), largest("bn.running_var")], [0.0, 1.0]);
+        assert_eq!([largest("conv.bias"), largest("bn.bias"), largest("bn.running_mean")], [0.0; 3]);
+        assert_eq!([deviation("bn.weight"), deviation("bn.running_var")], [1.0; 2]);
     }
 
     #[test]

@@ -1,0 +1,79 @@
+//! `engraft cache`
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+use engraft_train::{disk_usage, features_folder};
+use engraft_weights::cache_dir;
+use serde_json::json;
+
+use super::Outcome;
+use crate::output::{json_line, json_path};
+
+/// Say how large the cache is, or empty it
+///
+/// The cache holds the features of your images, so that they need not be computed again, and downloaded weights. It lies where
+/// $ENGRAFT_CACHE says, else in $XDG_CACHE_HOME/engraft, else in ~/.cache/engraft.
+#[derive(Args)]
+pub(crate) struct Cache {
+    #[command(subcommand)]
+    action: Option<Action>,
+
+    /// Print a JSON object (docs/json.md)
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Delete the features; downloaded weights stay
+    Clear,
+}
+
+impl Cache {
+    pub(crate) fn run(self) -> Outcome {
+        let root = cache_dir();
+        let features = features_folder(&root);
+        let error = |error: io::Error| format!("cannot read the cache {}: {error}", root.display());
+        let (_, features_bytes) = disk_usage(&features).map_err(error)?;
+        let (_, weights_bytes) = disk_usage(&root.join("weights")).map_err(error)?;
+        if let Some(Action::Clear) = self.action {
+            delete(&features)?;
+        }
+        let cleared = self.action.is_some();
+        if self.json {
+            json_line(&json!({
+                "path": json_path(&root),
+                "features_bytes": features_bytes,
+                "weights_bytes": weights_bytes,
+                "cleared": cleared,
+            }))?;
+        } else {
+            let mut stdout = io::stdout().lock();
+            writeln!(stdout, "cache     {}", root.display())?;
+            writeln!(
+                stdout,
+                "features  {}{}",
+                megabytes(features_bytes),
+                if cleared { ", deleted" } else { "" }
+            )?;
+            writeln!(stdout, "weights   {}", megabytes(weights_bytes))?;
+        }
+        Ok(())
+    }
+}
+
+fn delete(folder: &Path) -> Result<(), String> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(format!("cannot delete {}: {error}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}

@@ -1,0 +1,133 @@
+//! `engraft predict`
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use engraft_data::Batches;
+use engraft_engine::{Engine, Network};
+use engraft_train::softmax;
+use serde_json::json;
+
+use super::Outcome;
+use crate::network::{DeviceArgs, NetworkArgs, Ready};
+use crate::output::{json_line, json_path, note, percent};
+
+/// Images in a batch.
+const BATCH: usize = 16;
+
+/// Say what is in images, by a checkpoint or by a pretrained network as it is
+#[derive(Args)]
+#[command(override_usage = "engraft predict [OPTIONS] CHECKPOINT IMAGE...\n       \
+                            engraft predict [OPTIONS] --arch ARCH [--weights FILE] IMAGE...")]
+pub(crate) struct Predict {
+    #[command(flatten)]
+    network: NetworkArgs,
+
+    /// How many classes to name, the most probable first
+    #[arg(long, value_name = "K", default_value = "5")]
+    top_k: usize,
+
+    /// JSON file with a name for each class, as in {"1": "daisy"}
+    #[arg(long, value_name = "FILE")]
+    category_names: Option<PathBuf>,
+
+    #[command(flatten)]
+    device: DeviceArgs,
+
+    /// Print one JSON object an image (docs/json.md)
+    #[arg(long)]
+    json: bool,
+}
+
+/// A class and how probable it is.
+struct Guess<'a> {
+    class: &'a str,
+    name: &'a str,
+    probability: f32,
+}
+
+impl Predict {
+    pub(crate) fn run(self) -> Outcome {
+        let names = self.category_names.as_deref().map(read_names).transpose()?.unwrap_or_default();
+        let (ready, paths) = self.network.resolve()?;
+        let network = self.device.engine()?.network(&ready.graph, &ready.state)?;
+        let mut failures = 0;
+        for batch in Batches::new(paths.clone(), ready.transform.clone(), BATCH) {
+            for (i, error) in &batch.failed {
+                failures += 1;
+                self.print_failure(&paths[*i], &error.to_string())?;
+            }
+            let guesses = guess(&ready, network.as_ref(), batch.images, &names)?;
+            for (i, mut guesses) in batch.indices.iter().zip(guesses) {
+                guesses.truncate(self.top_k);
+                self.print(&paths[*i], &guesses)?;
+            }
+        }
+        match failures {
+            0 => Ok(()),
+            1 => Err("1 image could not be used".into()),
+            _ => Err(format!("{failures} images could not be used").into()),
+        }
+    }
+
+    fn print(&self, path: &Path, guesses: &[Guess<'_>]) -> io::Result<()> {
+        if self.json {
+            let top = guesses.iter().map(|Guess { class, name, probability }| {
+                json!({"class": class, "name": name, "probability": probability})
+            });
+            return json_line(&json!({"path": json_path(path), "top": top.collect::<Vec<_>>()}));
+        }
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{}", path.display())?;
+        for guess in guesses {
+            writeln!(stdout, "  {:>7}  {}", percent(f64::from(guess.probability)), guess.name)?;
+        }
+        Ok(())
+    }
+
+    fn print_failure(&self, path: &Path, reason: &str) -> io::Result<()> {
+        if self.json {
+            return json_line(&json!({"path": json_path(path), "error": reason}));
+        }
+        note(&format!("error: {reason}"));
+        Ok(())
+    }
+}
+
+/// The classes of each image, the most probable first.
+fn guess<'a>(
+    ready: &'a Ready,
+    network: &dyn Network,
+    images: Vec<f32>,
+    names: &'a HashMap<String, String>,
+) -> Result<Vec<Vec<Guess<'a>>>, Box<dyn Error>> {
+    if images.is_empty() {
+        return Ok(Vec::new());
+    }
+    let logits = network.forward(&ready.batch(images))?;
+    let one = |logits: &[f32]| {
+        let mut guesses: Vec<Guess<'_>> = ready
+            .classes
+            .iter()
+            .zip(softmax(logits))
+            .map(|(class, probability)| Guess { class, name: names.get(class).unwrap_or(class), probability })
+            .collect();
+        guesses.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+        guesses
+    };
+    let logits = logits.as_f32().unwrap_or_default();
+    Ok(logits.chunks_exact(ready.classes.len().max(1)).map(one).collect())
+}
+
+fn read_names(path: &Path) -> Result<HashMap<String, String>, Box<dyn Error>> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| format!("cannot read the category names {}: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| {
+        let example = r#"{"1": "daisy"}"#;
+        format!("{}: a JSON object of names is needed, as in {example}: {error}", path.display()).into()
+    })
+}

@@ -1,0 +1,119 @@
+//! Checkpoints: one safetensors file with all tensors of a trained network and, as JSON in its metadata, what is needed to
+//! use it: architecture, head, classes, transform.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use engraft_data::Transform;
+use engraft_graph::HeadSpec;
+use engraft_weights::{StateDict, WriteError, read_metadata};
+use serde::{Deserialize, Serialize};
+
+use crate::{Evaluation, FitOptions, TrainError};
+
+/// The format that this version writes and reads.
+const FORMAT: u32 = 1;
+
+/// The key of the JSON in the file's metadata.
+const KEY: &str = "engraft";
+
+/// A trained network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// What it is.
+    pub about: About,
+    /// All tensors, under torchvision's names wherever the module is torchvision's.
+    pub state: StateDict,
+}
+
+/// What a checkpoint is, as its metadata say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// Name of the architecture.
+    pub architecture: String,
+    /// The module that the head replaced.
+    pub cut: String,
+    /// The head.
+    pub head: HeadSpec,
+    /// Class names in the order of the logits.
+    pub classes: Vec<String>,
+    /// How an image becomes an input.
+    pub transform: Transform,
+    /// How it was trained.
+    pub training: TrainingSummary,
+}
+
+/// How a network was trained and what came of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainingSummary {
+    /// The version of the program.
+    pub engraft_version: String,
+    /// Options of the loop.
+    pub options: FitOptions,
+    /// Whether the backbone was frozen.
+    pub frozen: bool,
+    /// The epoch that was kept, from 1.
+    pub best_epoch: usize,
+    /// On the validation images, after the epoch that was kept.
+    pub valid: Evaluation,
+    /// On the test images, if there were any.
+    pub test: Option<Evaluation>,
+    /// Images used for training.
+    pub train_images: usize,
+    /// Images that could not be used.
+    pub skipped_images: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Metadata {
+    format: u32,
+    #[serde(flatten)]
+    about: About,
+}
+
+impl Checkpoint {
+    /// Writes the file, whole or not at all.
+    ///
+    /// # Errors
+    /// When the disk is full or the folder may not be written.
+    pub fn write(&self, path: &Path) -> Result<(), TrainError> {
+        let metadata = Metadata { format: FORMAT, about: self.about.clone() };
+        let json = serde_json::to_string(&metadata).map_err(TrainError::describe)?;
+        // `format` is what PyTorch's and Hugging Face's readers look for.
+        let metadata = BTreeMap::from([(KEY.to_string(), json), ("format".to_string(), "pt".to_string())]);
+        self.state.write_safetensors(path, &metadata).map_err(WriteError::into)
+    }
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no checkpoint, or one of another version of the format.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let about = Self::read_about(path)?;
+        let state = StateDict::read(path).map_err(|error| TrainError::read(path, error))?;
+        Ok(Self { about, state })
+    }
+
+    /// Reads what a checkpoint is, without its tensors.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_about(path: &Path) -> Result<About, TrainError> {
+        let metadata = read_metadata(path).map_err(|error| TrainError::read(path, error))?;
+        let no_checkpoint = || TrainError::NoCheckpoint { path: path.into() };
+        let json: serde_json::Value = serde_json::from_str(metadata.get(KEY).ok_or_else(no_checkpoint)?)
+            .map_err(|_| no_checkpoint())?;
+        let format = json.get("format").and_then(serde_json::Value::as_u64);
+        if format != Some(u64::from(FORMAT)) {
+            return Err(TrainError::CheckpointVersion {
+                path: path.into(),
+                found: format.map_or_else(|| "unknown".into(), |format| format.to_string()),
+                known: FORMAT,
+            });
+        }
+        let metadata: Metadata = serde_json::from_value(json).map_err(|error| {
+            TrainError::DamagedCheckpoint { path: path.into(), reason: error.to_string() }
+        })?;
+        Ok(metadata.about)
+    }
+}

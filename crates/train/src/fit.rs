@@ -1,0 +1,101 @@
+//! The training loop.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use engraft_engine::{SplitMix64, Trainer};
+use engraft_weights::StateDict;
+use serde::{Deserialize, Serialize};
+
+use crate::{Evaluation, Examples, TrainError, evaluate};
+
+/// How long and how fast to train.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FitOptions {
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Step size of Adam.
+    pub learning_rate: f64,
+    /// Images in a step.
+    pub batch_size: usize,
+    /// Decides the order of the images, dropout and the initial values of the head.
+    pub seed: u64,
+}
+
+/// What one pass over the training images gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// From 1.
+    pub epoch: usize,
+    /// Mean loss over the pass, dropout on, while the network changed.
+    pub train_loss: f64,
+    /// Loss and accuracy on the validation images afterwards.
+    pub valid: Evaluation,
+    /// Wall time of pass and validation.
+    pub seconds: f64,
+}
+
+/// A trained network.
+pub struct Fit {
+    /// Parameters and buffers after the best epoch.
+    pub best_state: StateDict,
+    /// The best epoch: of the highest validation accuracy, among equals of the lowest validation loss.
+    pub best: Epoch,
+}
+
+/// Trains until all epochs are done or `stop` becomes true, which is looked at after every batch. An epoch that is cut short
+/// is validated like any other.
+///
+/// # Errors
+/// When examples and network do not fit, or the loss is no number any more.
+pub fn fit(
+    trainer: &mut dyn Trainer,
+    train: &Examples<'_>,
+    valid: &Examples<'_>,
+    options: &FitOptions,
+    stop: &AtomicBool,
+    each_epoch: &mut dyn FnMut(&Epoch),
+) -> Result<Fit, TrainError> {
+    let mut best: Option<Fit> = None;
+    let mut order: Vec<usize> = (0..train.len()).collect();
+    let mut random = SplitMix64::new(options.seed);
+    for epoch in 1..=options.epochs {
+        let start = Instant::now();
+        random.shuffle(&mut order);
+        let train_loss = one_pass(trainer, train, &order, options, stop)?;
+        let valid = evaluate(&*trainer, valid, options.batch_size)?;
+        if !(train_loss.is_finite() && valid.loss.is_finite()) {
+            return Err(TrainError::Diverged { epoch, learning_rate: options.learning_rate });
+        }
+        let epoch = Epoch { epoch, train_loss, valid, seconds: start.elapsed().as_secs_f64() };
+        each_epoch(&epoch);
+        if best.as_ref().is_none_or(|best| is_better(&valid, &best.best.valid)) {
+            best = Some(Fit { best_state: trainer.state(), best: epoch });
+        }
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    best.ok_or(TrainError::NoEpochs)
+}
+
+fn is_better(new: &Evaluation, old: &Evaluation) -> bool {
+    new.accuracy > old.accuracy || (new.accuracy == old.accuracy && new.loss < old.loss)
+}
+
+fn one_pass(
+    trainer: &mut dyn Trainer,
+    train: &Examples<'_>,
+    order: &[usize],
+    options: &FitOptions,
+    stop: &AtomicBool,
+) -> Result<f64, TrainError> {
+    let mut loss = 0.0;
+    let mut count = 0;
+    train.for_each_batch(order, options.batch_size, &mut |input, labels| {
+        loss += f64::from(trainer.step(&input, labels, options.learning_rate)?) * labels.len() as f64;
+        count += labels.len();
+        Ok(!stop.load(Ordering::Relaxed))
+    })?;
+    Ok(loss / count.max(1) as f64)
+}
