@@ -1,0 +1,197 @@
+//! The feature cache: what was computed once is not computed again, and what lies in it is not trusted blindly.
+
+mod common;
+
+use std::fs;
+
+use common::{Run, Sandbox, TINY, event, images_and_cached, words};
+use serde_json::Value;
+
+/// Trains on `flowers`, and says how many images there were and how many of them were cached.
+fn cached(sandbox: &Sandbox, line: &str) -> (u64, u64) {
+    images_and_cached(&sandbox.train(&format!("flowers --epochs 1 --out out.safetensors {line}")))
+}
+
+#[test]
+fn a_second_run_computes_nothing() {
+    let sandbox = Sandbox::with_flowers();
+    assert_eq!(cached(&sandbox, TINY), (21, 0));
+    assert_eq!(cached(&sandbox, TINY), (21, 21));
+    let other_head = "--hidden-units 8 4 --dropout 0.5 --learning-rate 0.1 --batch-size 2";
+    assert_eq!(cached(&sandbox, &format!("{TINY} {other_head}")), (21, 21));
+    let longer = sandbox.train(&format!("{TINY} flowers --epochs 5"));
+    assert_eq!(images_and_cached(&longer), (21, 21));
+}
+
+#[test]
+fn new_and_changed_photos_alone_are_computed() {
+    let sandbox = Sandbox::with_flowers();
+    cached(&sandbox, TINY);
+    for (i, class) in ["1", "2", "10"].into_iter().enumerate() {
+        sandbox.photo(&format!("flowers/train/{class}/new.ppm"), i);
+    }
+    assert_eq!(cached(&sandbox, TINY), (24, 21));
+
+    let photo = sandbox.read("flowers/train/1/0.ppm");
+    sandbox.write("flowers/train/1/0.ppm", [&photo[..photo.len() - 1], &[7]].concat());
+    assert_eq!(cached(&sandbox, TINY), (24, 23));
+    sandbox.write("flowers/train/1/0.ppm", photo);
+    assert_eq!(cached(&sandbox, TINY), (24, 24));
+}
+
+#[test]
+fn a_photo_is_known_by_its_content() {
+    let sandbox = Sandbox::with_flowers();
+    cached(&sandbox, TINY);
+    let rename = |from: &str, to: &str| fs::rename(sandbox.path(from), sandbox.path(to)).unwrap();
+    rename("flowers/train/1/0.ppm", "flowers/train/1/daisy.ppm");
+    rename("flowers/train/2/0.ppm", "flowers/valid/1/moved.ppm");
+    for split in ["train", "valid", "test"] {
+        rename(&format!("flowers/{split}/10"), &format!("flowers/{split}/tulip"));
+    }
+    rename("flowers", "photos");
+    let copy = sandbox.read("photos/train/1/1.ppm");
+    sandbox.write("photos/train/1/copy.ppm", copy);
+    let events = sandbox.train(&format!("photos --epochs 1 --out out.safetensors {TINY}"));
+    assert_eq!(images_and_cached(&events), (22, 22));
+}
+
+#[test]
+fn the_same_photo_twice_is_computed_once() {
+    let sandbox = Sandbox::with_flowers();
+    for i in 0..20 {
+        let copy = sandbox.read("flowers/train/1/0.ppm");
+        sandbox.write(&format!("flowers/train/1/copy{i}.ppm"), copy);
+    }
+    assert_eq!(cached(&sandbox, TINY), (41, 0));
+    let shards = sandbox.files("cache/features");
+    assert_eq!(shards.len(), 1);
+    let shard = shards[0].strip_prefix(sandbox.path("")).unwrap().to_str().unwrap();
+    assert_eq!(sandbox.tensors(shard).get("features").unwrap().shape, [21, 64]);
+}
+
+#[test]
+fn another_frozen_part_is_another_matter() {
+    let sandbox = Sandbox::with_flowers();
+    let arch = "--arch squeezenet1_1 --cut features.3";
+    sandbox.weights("a.safetensors", "squeezenet1_1", 1);
+    sandbox.weights("b.safetensors", "squeezenet1_1", 2);
+    assert_eq!(cached(&sandbox, &format!("{arch} --weights a.safetensors")), (21, 0));
+    assert_eq!(cached(&sandbox, &format!("{arch} --weights b.safetensors")), (21, 0));
+    assert_eq!(cached(&sandbox, "--arch squeezenet1_1 --cut features.4 --weights a.safetensors"), (21, 0));
+    assert_eq!(cached(&sandbox, &format!("{arch} --weights a.safetensors")), (21, 21));
+    // The weights behind the cut do not matter, nor does the name of the file.
+    let mut weights = sandbox.tensors("a.safetensors");
+    weights.insert("classifier.1.bias", engraft_weights::Tensor::f32([1000], vec![3.0; 1000]));
+    sandbox.save("c.safetensors", &weights);
+    assert_eq!(cached(&sandbox, &format!("{arch} --weights c.safetensors")), (21, 21));
+}
+
+#[test]
+fn another_transform_is_another_matter() {
+    let sandbox = Sandbox::with_flowers();
+    // torchvision evaluates the newer weights of this network on images that are resized to another size.
+    let (old, new) = ("mobilenet_v2-b0353104.pth", "mobilenet_v2-7ebf99e0.pth");
+    sandbox.weights(old, "mobilenet_v2", 1);
+    fs::copy(sandbox.path(old), sandbox.path(new)).unwrap();
+    for (weights, resize, cached) in [(old, 256, 0), (new, 232, 0), (old, 256, 21), (new, 232, 21)] {
+        let line = format!("flowers --epochs 1 --arch mobilenet_v2 --cut features.1 --weights {weights}");
+        let events = sandbox.train(&line);
+        assert_eq!(event(&events, "start")["transform"]["resize"], resize);
+        assert_eq!(images_and_cached(&events), (21, cached), "{weights}");
+    }
+}
+
+#[test]
+fn no_cache_writes_and_reads_nothing() {
+    let sandbox = Sandbox::with_flowers();
+    let line = format!("{TINY} --no-cache");
+    assert_eq!(cached(&sandbox, &line), (21, 0));
+    assert!(!sandbox.path("cache").exists());
+    cached(&sandbox, TINY);
+    assert_eq!(cached(&sandbox, &line), (21, 0));
+}
+
+#[test]
+fn a_damaged_shard_is_computed_again() {
+    let sandbox = Sandbox::with_flowers();
+    cached(&sandbox, TINY);
+    let checkpoint = sandbox.read("out.safetensors");
+    let shard = sandbox.files("cache/features").pop().unwrap();
+    let whole = fs::read(&shard).unwrap();
+    let last = whole.len() - 1;
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let of_an_image = whole.windows(9).position(|at| at == b"\"images\":").unwrap() + 20;
+    for (damage, bytes) in [
+        ("cut short", whole[..last].to_vec()),
+        ("half", whole[..last / 2].to_vec()),
+        ("empty", Vec::new()),
+        ("garbage", b"garbage".to_vec()),
+        ("a bit of the features", flipped(last)),
+        ("the hash of an image", flipped(of_an_image)),
+        ("longer", [&whole[..], b"x"].concat()),
+    ] {
+        fs::write(&shard, bytes).unwrap();
+        assert_eq!(cached(&sandbox, TINY), (21, 0), "{damage}");
+        assert!(sandbox.read("out.safetensors") == checkpoint, "{damage}");
+        assert_eq!(cached(&sandbox, TINY), (21, 21), "{damage}");
+        assert!(fs::read(&shard).unwrap() == whole, "{damage}");
+    }
+    // A file that is whole but no shard of these features, and what is no file at all.
+    fs::rename(&shard, shard.with_file_name("0123.safetensors")).unwrap();
+    fs::create_dir(shard.with_file_name("folder.safetensors")).unwrap();
+    assert_eq!(cached(&sandbox, TINY), (21, 0));
+}
+
+#[test]
+fn the_environment_says_where_the_cache_is() {
+    let sandbox = Sandbox::with_flowers();
+    let cases = [
+        ("mine", [("ENGRAFT_CACHE", "mine"), ("XDG_CACHE_HOME", "xdg")]),
+        ("xdg/engraft", [("ENGRAFT_CACHE", ""), ("XDG_CACHE_HOME", "xdg")]),
+        ("home/.cache/engraft", [("ENGRAFT_CACHE", ""), ("XDG_CACHE_HOME", "")]),
+    ];
+    for (folder, variables) in cases {
+        let run = |line: &str| {
+            let mut command = sandbox.engraft(&words(line));
+            for (name, value) in variables {
+                // A variable that is empty counts as not set.
+                let value = if value.is_empty() { value.into() } else { sandbox.path(value) };
+                command.env(name, value);
+            }
+            Run::of(&mut command).succeeded().objects()
+        };
+        let events = run(&format!("train flowers --json --epochs 1 {TINY}"));
+        let place = sandbox.path(folder);
+        assert_eq!(event(&events, "start")["cache"], place.to_str().unwrap());
+        assert_eq!(images_and_cached(&events), (21, 0), "{folder}");
+        assert_eq!(sandbox.files(&format!("{folder}/features")).len(), 1, "{folder}");
+        assert_eq!(run("cache --json")[0]["path"], place.to_str().unwrap());
+    }
+}
+
+#[test]
+fn the_cache_can_be_measured_and_cleared() {
+    let sandbox = Sandbox::with_flowers();
+    let cache = |line: &str| -> Value { sandbox.run(line).succeeded().objects().remove(0) };
+    assert_eq!(cache("cache --json")["features_bytes"], 0);
+    cached(&sandbox, TINY);
+    sandbox.write("cache/weights/some.pth", [0; 1000]);
+    let bytes = fs::metadata(sandbox.files("cache/features").pop().unwrap()).unwrap().len();
+    let before = cache("cache --json");
+    assert_eq!(before["features_bytes"], bytes);
+    assert_eq!(before["weights_bytes"], 1000);
+    assert_eq!(before["cleared"], false);
+
+    let text = sandbox.run("cache clear").succeeded().stdout;
+    assert!(text.contains("deleted"), "{text}");
+    assert!(sandbox.files("cache/features").is_empty());
+    assert!(sandbox.path("cache/weights/some.pth").is_file(), "downloaded weights stay");
+    let after = cache("cache clear --json");
+    assert_eq!((&after["features_bytes"], &after["cleared"]), (&0.into(), &true.into()));
+    assert_eq!(cached(&sandbox, TINY), (21, 0));
+}
