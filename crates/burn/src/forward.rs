@@ -9,6 +9,7 @@ use engraft_engine::dropout_mask;
 use engraft_graph::{Activation, BatchNorm2d, Conv2d, Graph, GraphError, Node, Op, Pool, Shape};
 use engraft_weights::{Tensor as HostTensor, TensorData as HostData};
 
+use crate::attention::attention;
 use crate::value::{Rank, Value, with_tensor, with_tensors};
 
 /// Where the interpreter gets parameters from, and what it tells in training.
@@ -102,14 +103,16 @@ struct Step<'a, C> {
 
 impl<C: Context> Step<'_, C> {
     fn run(mut self, inputs: Vec<Value>) -> Value {
-        if let Op::Concat { axis } = self.node.op {
-            return concat(inputs, axis);
+        match &self.node.op {
+            Op::Concat { axis } => return concat(inputs, *axis),
+            Op::Parameter { name, .. } => return Value::R1(self.parameter(name)).reshape(self.shape),
+            _ => {}
         }
         let mut inputs = inputs.into_iter();
         let mut next = || inputs.next().unwrap_or_else(|| unreachable!("shape inference counts the inputs"));
         let x = next();
         match &self.node.op {
-            Op::Input | Op::Concat { .. } => x,
+            Op::Input | Op::Concat { .. } | Op::Parameter { .. } | Op::Identity => x,
             Op::Conv2d(conv) => self.conv2d(conv, x.tensor()).into(),
             Op::Linear(layer) => {
                 // PyTorch keeps the weight as [out, in].
@@ -123,25 +126,45 @@ impl<C: Context> Step<'_, C> {
                 let (gamma, beta) = (self.parameter("weight"), self.parameter("bias"));
                 apply(x, LayerNorm { gamma, beta, eps: *eps })
             }
+            Op::LayerNorm2d { eps, .. } => {
+                let (gamma, beta) = (self.parameter("weight"), self.parameter("bias"));
+                let channels_last: Tensor<4> = Rank::<4>::tensor(x).permute([0, 2, 3, 1]);
+                layer_norm(channels_last, gamma, Some(beta), *eps).permute([0, 3, 1, 2]).into()
+            }
+            Op::Attention(op) => attention(op, x, &mut |name| self.parameter(name)),
+            Op::ChannelAffine { scale, shift } => self.channel_affine(scale, shift, x),
             Op::Activation { function, .. } => apply(x, *function),
             Op::Softmax { axis } => apply(x, Softmax(*axis)),
-            Op::Dropout { p, .. } => self.dropout(*p, x),
+            Op::Dropout { p, .. } => self.dropout(*p, x, self.shape.clone()),
+            Op::StochasticDepth { p } => {
+                let one_a_sample =
+                    self.shape.iter().enumerate().map(|(axis, size)| if axis == 0 { *size } else { 1 });
+                self.dropout(*p, x, one_a_sample.collect())
+            }
             Op::MaxPool2d(window) => max_pool2d(x.tensor(), max_pool_options(window)).into(),
             Op::AvgPool2d { window, count_include_pad } => {
                 avg_pool2d(x.tensor(), avg_pool_options(window, *count_include_pad)).into()
             }
-            Op::AdaptiveAvgPool2d { output } => adaptive_avg_pool2d(x.tensor(), *output).into(),
+            Op::AdaptiveAvgPool2d { output, .. } => adaptive_avg_pool2d(x.tensor(), *output).into(),
             Op::Flatten { .. } | Op::Reshape { .. } => x.reshape(self.shape),
             Op::Mean { axes } => {
                 let mean = axes.iter().fold(x, |x, axis| apply(x, MeanKept(*axis)));
                 mean.reshape(self.shape)
             }
-            Op::Add => with_tensors!((x, next()), a, b => a + b),
-            Op::Mul => with_tensors!((x, next()), a, b => a * b),
+            Op::Add => with_tensors!(of_one_rank(x, next()), a, b => a + b),
+            Op::Mul => with_tensors!(of_one_rank(x, next()), a, b => a * b),
             Op::MatMul => with_tensors!((x, next()), a, b => a.matmul(b)),
             Op::Chunk { axis, index, .. } => {
                 let size = self.shape[*axis];
                 apply(x, Narrow { axis: *axis, start: index * size, size })
+            }
+            Op::Select { axis, index } => {
+                let slice = apply(x, Narrow { axis: *axis, start: *index, size: 1 });
+                slice.reshape(self.shape)
+            }
+            Op::ExpandBatch => apply(x, Repeat(self.shape[0])),
+            Op::PadToMultiple { axes, .. } => {
+                axes.iter().fold(x, |x, axis| apply(x, PadTo { axis: *axis, size: self.shape[*axis] }))
             }
             Op::Permute { axes } => apply(x, Permute(axes)),
             Op::Roll { shifts, axes } => apply(x, Roll { shifts, axes }),
@@ -177,12 +200,36 @@ impl<C: Context> Step<'_, C> {
         batch_norm(x, gamma, beta, mean, variance, norm.eps)
     }
 
-    fn dropout(&self, p: f64, x: Value) -> Value {
+    /// Multiplies by a mask, which is broadcast to the shape of the values.
+    fn dropout(&self, p: f64, x: Value, mask: Shape) -> Value {
         let Some((seed, step)) = self.context.dropout() else { return x };
-        let mask = dropout_mask(seed, step, self.index, self.shape.iter().product(), p);
+        let values = dropout_mask(seed, step, self.index, mask.iter().product(), p);
         let device = with_tensor!(&x, tensor => tensor.device());
-        with_tensors!((x, Value::new(self.shape, mask, &device)), x, mask => x * mask)
+        with_tensors!((x, Value::new(&mask, values, &device)), x, mask => x * mask)
     }
+
+    fn channel_affine(&self, scale: &[f32], shift: &[f32], x: Value) -> Value {
+        let x: Tensor<4> = x.tensor();
+        let constants = |values: &[f32]| -> Tensor<4> {
+            Value::new(&[1, values.len(), 1, 1], values.to_vec(), &x.device()).tensor()
+        };
+        let (scale, shift) = (constants(scale), constants(shift));
+        (x * scale + shift).into()
+    }
+}
+
+/// Both values with as many axes as the one that has more: missing ones are put in front, of size one.
+fn of_one_rank(a: Value, b: Value) -> (Value, Value) {
+    let (shape_a, shape_b) = (a.shape(), b.shape());
+    let rank = shape_a.len().max(shape_b.len());
+    let with_rank = |value: Value, shape: Shape| {
+        if shape.len() == rank {
+            value
+        } else {
+            value.reshape(&[vec![1; rank - shape.len()], shape].concat())
+        }
+    };
+    (with_rank(a, shape_a), with_rank(b, shape_b))
 }
 
 fn concat(inputs: Vec<Value>, axis: usize) -> Value {
@@ -273,6 +320,33 @@ struct Narrow {
 impl AnyRank for Narrow {
     fn run<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         x.narrow(self.axis, self.start, self.size)
+    }
+}
+
+/// A first axis of size one, repeated.
+struct Repeat(usize);
+
+impl AnyRank for Repeat {
+    fn run<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        x.repeat_dim(0, self.0)
+    }
+}
+
+/// Zeros at the end of an axis.
+struct PadTo {
+    axis: usize,
+    size: usize,
+}
+
+impl AnyRank for PadTo {
+    fn run<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        let mut shape = x.dims();
+        shape[self.axis] = self.size - shape[self.axis];
+        if shape[self.axis] == 0 {
+            return x;
+        }
+        let zeros = Tensor::zeros(shape, &x.device());
+        Tensor::cat(vec![x, zeros], self.axis)
     }
 }
 

@@ -21,6 +21,7 @@
 //! ```
 
 mod adam;
+mod attention;
 mod engine;
 mod forward;
 mod network;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn_tensor::{Device, Tensor, TensorData};
 use engraft_engine::{EngineError, Network};
-use engraft_graph::{Graph, TensorKind};
+use engraft_graph::Graph;
 use engraft_weights::{StateDict, Tensor as HostTensor, TensorData as HostData};
 
 use crate::forward::{Context, forward};
@@ -33,7 +33,7 @@ impl Network for BurnNetwork {
 /// Copies the floats that a graph needs to a device.
 pub(crate) fn upload(graph: &Graph, state: &StateDict, device: &Device) -> Result<Tensors, EngineError> {
     let mut tensors = Tensors::new();
-    for spec in graph.state().into_iter().filter(|spec| spec.kind != TensorKind::Counter) {
+    for spec in graph.state().into_iter().filter(|spec| spec.kind.is_float()) {
         let error =
             |found: String| EngineError::State { name: spec.name.clone(), needed: spec.shape.clone(), found };
         let tensor = state.get(&spec.name).ok_or_else(|| error("there is none".into()))?;

@@ -18,8 +18,8 @@ pub(crate) struct BurnTrainer {
     tensors: Tensors,
     /// The names of those that change.
     trainable: HashSet<String>,
-    /// `num_batches_tracked` of each batch norm.
-    counters: HashMap<String, i64>,
+    /// Tensors of integers: counters of batch norms, and constants.
+    integers: HashMap<String, HostTensor>,
     adam: Adam,
     seed: u64,
     device: Device,
@@ -33,18 +33,16 @@ impl BurnTrainer {
         device: &Device,
     ) -> Result<Self, EngineError> {
         let mut trainable = HashSet::new();
-        let mut counters = HashMap::new();
+        let mut integers = HashMap::new();
         for TensorSpec { name, kind, .. } in graph.state() {
             match kind {
                 TensorKind::Parameter if (training.trainable)(&name) => {
                     trainable.insert(name);
                 }
-                TensorKind::Counter => {
-                    let count = match state.get(&name).map(|tensor| &tensor.data) {
-                        Some(HostData::I64(values)) => values.first().copied().unwrap_or(0),
-                        _ => 0,
-                    };
-                    counters.insert(name, count);
+                TensorKind::Counter | TensorKind::Index => {
+                    let given = state.get(&name).filter(|tensor| matches!(tensor.data, HostData::I64(_)));
+                    let tensor = given.cloned().unwrap_or_else(|| HostTensor::counter(0));
+                    integers.insert(name, tensor);
                 }
                 _ => {}
             }
@@ -53,7 +51,7 @@ impl BurnTrainer {
             graph: graph.clone(),
             tensors: upload(graph, state, device)?,
             trainable,
-            counters,
+            integers,
             adam: Adam::default(),
             seed: training.seed,
             device: device.clone(),
@@ -90,7 +88,10 @@ impl BurnTrainer {
                     running.inplace(|running| running * (1.0 - momentum) + value * momentum);
                 }
             }
-            *self.counters.entry(format!("{module}.num_batches_tracked")).or_default() += 1;
+            let counter = self.integers.get_mut(&format!("{module}.num_batches_tracked"));
+            if let Some(HostTensor { data: HostData::I64(values), .. }) = counter {
+                values.iter_mut().for_each(|count| *count += 1);
+            }
         }
     }
 }
@@ -133,9 +134,7 @@ impl Trainer for BurnTrainer {
     fn state(&self) -> StateDict {
         let tensor = |spec: TensorSpec| {
             let tensor = match spec.kind {
-                TensorKind::Counter => {
-                    HostTensor::counter(self.counters.get(&spec.name).copied().unwrap_or(0))
-                }
+                TensorKind::Counter | TensorKind::Index => self.integers[&spec.name].clone(),
                 _ => HostTensor::f32(spec.shape, Value::R1(self.tensors[&spec.name].clone()).into_vec()),
             };
             (spec.name, tensor)

@@ -1,13 +1,14 @@
 //! The values that layers begin with.
 
 use engraft_graph::{TensorKind, TensorSpec};
-use engraft_weights::{StateDict, Tensor};
+use engraft_weights::{StateDict, Tensor, TensorData};
 
 use crate::SplitMix64;
+use crate::relative_position::{relative_coords_table, relative_position_index, window_of_index};
 
 /// Initial values as torchvision's networks draw them: convolutions normal with deviation `sqrt(2 / outputs of a unit)` and without
 /// bias (He et al. 2015, arXiv 1502.01852, `kaiming_normal_` with `fan_out`), linear layers uniform within
-/// `1 / sqrt(inputs of a unit)` (`torch.nn.Linear`), norms one and zero.
+/// `1 / sqrt(inputs of a unit)` (`torch.nn.Linear`), norms one and zero, and what transformers have besides as their files say.
 ///
 /// Each tensor's values depend on the seed, its name and its layer alone, so that they are the same whatever else is initialised.
 pub fn initial_state(specs: &[TensorSpec], seed: u64) -> StateDict {
@@ -18,6 +19,19 @@ pub fn initial_state(specs: &[TensorSpec], seed: u64) -> StateDict {
         let constant = |value: f32| Tensor::f32(spec.shape.clone(), vec![value; spec.len()]);
         match (spec.kind, own, spec.shape.as_slice()) {
             (TensorKind::Counter, ..) => Tensor::counter(0),
+            (TensorKind::Index, ..) => {
+                let data = TensorData::I64(relative_position_index(window_of_index(spec.len())));
+                Tensor { shape: spec.shape.clone(), data }
+            }
+            (TensorKind::Buffer, "relative_coords_table", [_, side, ..]) => {
+                Tensor::f32(spec.shape.clone(), relative_coords_table(side.div_ceil(2)))
+            }
+            (TensorKind::Parameter, "layer_scale", _) => constant(1e-6),
+            (TensorKind::Parameter, "logit_scale", _) => constant(10.0_f32.ln()),
+            (TensorKind::Parameter, "class_token", _) => constant(0.0),
+            (TensorKind::Parameter, "pos_embedding" | "relative_position_bias_table", _) => {
+                normal(spec, 0.02, seed)
+            }
             (TensorKind::Buffer, "running_var", _) => constant(1.0),
             (TensorKind::Buffer, ..) => constant(0.0),
             (TensorKind::Parameter, "bias", _) => uniform(spec, bias_bound, seed),

@@ -25,6 +25,7 @@ mod engine;
 mod error;
 mod initial;
 mod random;
+mod relative_position;
 #[cfg(feature = "suite")]
 pub mod suite;
 
@@ -32,3 +33,4 @@ pub use engine::{Engine, Network, Trainer, Training};
 pub use error::EngineError;
 pub use initial::initial_state;
 pub use random::{SplitMix64, dropout_mask};
+pub use relative_position::relative_position_index;

@@ -1,7 +1,7 @@
 //! How a network is written down: layers applied in the order of PyTorch's `forward`, within the modules of its
 //! `__init__`.
 
-use crate::{Graph, Module, Node, NodeId, Op, graph::join};
+use crate::{Attention, Graph, Module, Node, NodeId, Op, graph::join};
 
 /// Writes a network down, node by node.
 ///
@@ -13,6 +13,7 @@ pub struct Builder {
     /// The modules that are open, outermost first; the first is the network itself.
     open: Vec<Module>,
     input: Vec<usize>,
+    aux: Vec<NodeId>,
 }
 
 impl Builder {
@@ -26,7 +27,7 @@ impl Builder {
     pub fn with_input(class: &str, shape: &[usize]) -> (Self, NodeId) {
         let input = Node { op: Op::Input, inputs: Vec::new(), module: String::new() };
         let open = vec![Module::container("", class)];
-        (Self { nodes: vec![input], open, input: shape.into() }, NodeId(0))
+        (Self { nodes: vec![input], open, input: shape.into(), aux: Vec::new() }, NodeId(0))
     }
 
     /// Adds a container module and whatever `contents` adds inside it.
@@ -55,6 +56,49 @@ impl Builder {
         self.push(op, vec![input], module)
     }
 
+    /// Applies a layer whose class in PyTorch has another name than its operation.
+    pub fn layer_of_class(&mut self, name: &str, class: &str, op: impl Into<Op>, input: NodeId) -> NodeId {
+        let output = self.layer(name, op, input);
+        if let Some(module) = self.here().children.iter_mut().find(|child| child.name == name) {
+            module.class = class.into();
+        }
+        output
+    }
+
+    /// Applies an attention module of a PyTorch class, whose projections are layers within it.
+    pub fn attention(&mut self, name: &str, class: &str, attention: Attention, input: NodeId) -> NodeId {
+        self.module(name, class, |b| {
+            b.here().tensors = attention.own_tensors();
+            for (path, op) in attention.layers() {
+                b.add_layer(path, op);
+            }
+            b.function(attention, &[input])
+        })
+    }
+
+    /// A learned tensor of the module that is open, as the output of a node.
+    pub fn parameter(&mut self, name: &str, shape: &[usize]) -> NodeId {
+        let op = Op::Parameter { name: name.into(), shape: shape.into() };
+        let mut tensors = op.tensors();
+        self.here().tensors.append(&mut tensors);
+        self.function(op, &[])
+    }
+
+    /// Adds a layer, at a path of up to two names, that no node stands for.
+    fn add_layer(&mut self, path: &str, op: Op) {
+        let Some((container, name)) = path.split_once('.') else {
+            let class = if path == "out_proj" { "NonDynamicallyQuantizableLinear" } else { op.name() };
+            let layer = Module::layer(path, op.clone());
+            return self.here().children.push(Module { class: class.into(), ..layer });
+        };
+        if self.here().children.last().is_none_or(|last| last.name != container) {
+            self.here().children.push(Module::container(container, "Sequential"));
+        }
+        if let Some(last) = self.here().children.last_mut() {
+            last.children.push(Module::layer(name, op));
+        }
+    }
+
     /// Applies an operation that PyTorch's `forward` does as a function.
     pub fn function(&mut self, op: impl Into<Op>, inputs: &[NodeId]) -> NodeId {
         let module = self.path();
@@ -68,10 +112,15 @@ impl Builder {
         self.here().children.sort_by_key(|module| place(module).unwrap_or(names.len()));
     }
 
+    /// Marks the output of an auxiliary head.
+    pub fn auxiliary(&mut self, output: NodeId) {
+        self.aux.push(output);
+    }
+
     /// The finished network, whose output is `output`.
     pub fn finish(mut self, output: NodeId) -> Graph {
         let root = self.open.swap_remove(0);
-        Graph { nodes: self.nodes, output, root, input: self.input }
+        Graph { nodes: self.nodes, output, aux: self.aux, root, input: self.input }
     }
 
     fn push(&mut self, op: Op, inputs: Vec<NodeId>, module: String) -> NodeId {

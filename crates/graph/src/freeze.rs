@@ -1,6 +1,8 @@
 //! Freezing: what does not change in training, and where the changing part begins.
 
-use crate::graph::is_within;
+use std::collections::HashSet;
+
+use crate::graph::{is_within, join, tensor_names};
 use crate::{Graph, Module, Node, NodeId, Op, TensorKind};
 
 impl Graph {
@@ -40,17 +42,22 @@ impl Graph {
         let shape = trunk.output_shape().unwrap_or_default();
         let mut nodes = self.nodes.clone();
         nodes[node.0] = Node { op: Op::Input, inputs: Vec::new(), module: String::new() };
-        let mut rest = Graph { nodes, input: shape, ..self.clone() }.pruned();
-        keep_used(&rest.nodes, "", &mut rest.root);
+        let mut rest = Graph { nodes, input: shape, aux: Vec::new(), ..self.clone() }.pruned();
+        let names = tensor_names(&rest.nodes);
+        keep_used(&rest.nodes, &names, "", &mut rest.root);
         (trunk, rest)
     }
 }
 
-/// Drops the modules that no node belongs to.
-fn keep_used(nodes: &[Node], prefix: &str, module: &mut Module) {
-    let path = |child: &Module| crate::graph::join(prefix, &child.name);
-    module.children.retain(|child| nodes.iter().any(|node| is_within(&node.module, &path(child))));
+/// Drops the modules that no node belongs to and whose tensors none needs.
+fn keep_used(nodes: &[Node], names: &HashSet<String>, prefix: &str, module: &mut Module) {
+    module.children.retain(|child| {
+        let path = join(prefix, &child.name);
+        nodes.iter().any(|node| is_within(&node.module, &path))
+            || names.iter().any(|name| is_within(name, &path))
+    });
     for child in &mut module.children {
-        keep_used(nodes, &path(child), child);
+        let path = join(prefix, &child.name);
+        keep_used(nodes, names, &path, child);
     }
 }

@@ -119,7 +119,7 @@ impl Graph {
     /// path of what it replaces.
     ///
     /// What the cut leaves reaches the head as `[batch, features]`: by what the network itself did before the cut (the
-    /// flatten of a VGG), otherwise by global average pooling. The number of features is computed.
+    /// flatten of a VGG), otherwise by global average pooling. The number of features is computed. Auxiliary heads are dropped.
     ///
     /// # Errors
     /// When there is no such module, no head to be found, more than one value enters the module, or the
@@ -136,7 +136,7 @@ impl Graph {
             return Err(GraphError::NothingLeft { path });
         }
 
-        let mut graph = self.clone();
+        let mut graph = Graph { aux: Vec::new(), ..self.clone() };
         let parent = path.rsplit_once('.').map_or("", |(parent, _)| parent).to_string();
         let (features, pooled) = graph.append_pooling(entry, parent)?;
         let width = graph.width_of(features)?;
@@ -182,6 +182,7 @@ impl Graph {
         module: String,
     ) -> Result<(NodeId, Option<&'static str>), GraphError> {
         let rank = self.shape_of(node)?.len();
+        let channels_last = self.is_channels_last(node);
         let mut append = |op, input| {
             self.nodes.push(Node { op, inputs: vec![input], module: module.clone() });
             NodeId(self.nodes.len() - 1)
@@ -189,9 +190,31 @@ impl Graph {
         match rank {
             2 => Ok((node, None)),
             3 => Ok((append(Op::Mean { axes: vec![1] }, node), Some("the mean over tokens"))),
+            4 if channels_last => {
+                Ok((append(Op::Mean { axes: vec![1, 2] }, node), Some("global average pooling")))
+            }
             _ => {
-                let pooled = append(Op::AdaptiveAvgPool2d { output: [1, 1] }, node);
+                let pooled = append(Op::AdaptiveAvgPool2d { output: [1, 1], square: false }, node);
                 Ok((append(Op::Flatten { start: 1 }, pooled), Some("global average pooling")))
+            }
+        }
+    }
+
+    /// Whether the last axis of a node's image-like output is that of the channels, as in Swin: the nearest operation on the way
+    /// back to the input that works on channels decides.
+    fn is_channels_last(&self, node: NodeId) -> bool {
+        let mut id = node;
+        loop {
+            let node = &self.nodes[id.0];
+            match &node.op {
+                Op::Permute { axes } => return axes == &[0, 2, 3, 1],
+                Op::Linear(_) | Op::LayerNorm { .. } | Op::Attention(_) => return true,
+                Op::Conv2d(_) | Op::BatchNorm2d(_) | Op::LayerNorm2d { .. } => return false,
+                _ => {}
+            }
+            match node.inputs.last() {
+                Some(input) => id = *input,
+                None => return false,
             }
         }
     }

@@ -50,6 +50,8 @@ pub struct Module {
     pub class: String,
     /// What a layer computes; `None` for a container.
     pub op: Option<Op>,
+    /// The tensors that a container itself holds, by their own names: a class token, a table of biases.
+    pub tensors: Vec<TensorSpec>,
     /// In the order of registration, which is the order of printing and of the state dict.
     pub children: Vec<Module>,
 }
@@ -57,12 +59,12 @@ pub struct Module {
 impl Module {
     /// A container without children yet.
     pub fn container(name: &str, class: &str) -> Self {
-        Self { name: name.into(), class: class.into(), op: None, children: Vec::new() }
+        Self { name: name.into(), class: class.into(), op: None, tensors: Vec::new(), children: Vec::new() }
     }
 
     /// A module that is one operation.
     pub fn layer(name: &str, op: Op) -> Self {
-        Self { name: name.into(), class: op.name().into(), op: Some(op), children: Vec::new() }
+        Self { op: Some(op.clone()), ..Self::container(name, op.name()) }
     }
 
     /// Calls `visit` with every module below this one and its path, parents first.
@@ -86,6 +88,9 @@ impl Module {
 pub struct Graph {
     pub(crate) nodes: Vec<Node>,
     pub(crate) output: NodeId,
+    /// The outputs of auxiliary heads, which PyTorch gives in training only.
+    #[serde(default)]
+    pub(crate) aux: Vec<NodeId>,
     pub(crate) root: Module,
     /// The input it was designed for, without the batch: `[channels, height, width]`.
     pub(crate) input: Vec<usize>,
@@ -102,6 +107,16 @@ impl Graph {
         self.output
     }
 
+    /// The nodes whose outputs are those of auxiliary heads, which help to train the layers before them (GoogLeNet, Inception).
+    pub fn aux(&self) -> &[NodeId] {
+        &self.aux
+    }
+
+    /// The same network without auxiliary heads.
+    pub fn without_aux(&self) -> Graph {
+        Graph { aux: Vec::new(), ..self.clone() }.pruned()
+    }
+
     /// The input size it was designed for, without the batch: `[channels, height, width]`.
     pub fn input(&self) -> &[usize] {
         &self.input
@@ -115,18 +130,20 @@ impl Graph {
     /// The tensors of the state dict, in PyTorch's order.
     pub fn state(&self) -> Vec<TensorSpec> {
         let mut state = Vec::new();
-        self.root.walk("", &mut |path, module| {
-            for mut tensor in module.op.iter().flat_map(Op::tensors) {
+        let mut add = |path: &str, module: &Module| {
+            for mut tensor in module.tensors.iter().cloned().chain(module.op.iter().flat_map(Op::tensors)) {
                 tensor.name = join(path, &tensor.name);
                 state.push(tensor);
             }
-        });
+        };
+        add("", &self.root);
+        self.root.walk("", &mut add);
         state
     }
 
     /// The part of the network that leads to a node, whose output becomes the network's.
     pub fn until(&self, node: NodeId) -> Graph {
-        Graph { output: node, ..self.clone() }.pruned()
+        Graph { output: node, aux: Vec::new(), ..self.clone() }.pruned()
     }
 
     /// The node that gives the output of the module at `path`; `output` means the network's.
@@ -175,10 +192,13 @@ impl Graph {
         needed
     }
 
-    /// The same network without the nodes that its output does not depend on, and without their modules. Modules that
+    /// The same network without the nodes that none of its outputs depends on, and without their modules. Modules that
     /// never had a node (PyTorch registers some that `forward` does not call) stay beside their parent.
     pub(crate) fn pruned(&self) -> Graph {
-        let needed = self.ancestors(self.output);
+        let mut needed = self.ancestors(self.output);
+        for aux in &self.aux {
+            needed.iter_mut().zip(self.ancestors(*aux)).for_each(|(needed, too)| *needed |= too);
+        }
         let mut new_id = vec![NodeId(0); self.nodes.len()];
         let mut nodes = Vec::new();
         for (index, node) in self.nodes.iter().enumerate().filter(|(index, _)| needed[*index]) {
@@ -194,7 +214,9 @@ impl Graph {
             within(&lost) && !within(&kept)
         };
         retain_modules(&mut root, "", &|path| !gone(path));
-        Graph { output: new_id[self.output.0], nodes, root, input: self.input.clone() }
+        retain_tensors(&mut root, "", &tensor_names(&nodes));
+        let aux = self.aux.iter().map(|id| new_id[id.0]).collect();
+        Graph { output: new_id[self.output.0], aux, nodes, root, input: self.input.clone() }
     }
 }
 
@@ -203,6 +225,20 @@ fn retain_modules(module: &mut Module, prefix: &str, keep: &impl Fn(&str) -> boo
     for child in &mut module.children {
         retain_modules(child, &join(prefix, &child.name), keep);
     }
+}
+
+/// Drops the tensors of containers that no node needs.
+fn retain_tensors(module: &mut Module, path: &str, needed: &HashSet<String>) {
+    module.tensors.retain(|tensor| needed.contains(&join(path, &tensor.name)));
+    for child in &mut module.children {
+        let path = join(path, &child.name);
+        retain_tensors(child, &path, needed);
+    }
+}
+
+/// The full names of the tensors that nodes need.
+pub(crate) fn tensor_names(nodes: &[Node]) -> HashSet<String> {
+    nodes.iter().flat_map(Node::tensors).map(|tensor| tensor.name).collect()
 }
 
 /// Whether `path` is the module `ancestor` or below it.

@@ -29,6 +29,7 @@
 //! # Ok::<(), engraft_graph::GraphError>(())
 //! ```
 
+mod attention;
 mod builder;
 mod error;
 mod freeze;
@@ -40,6 +41,7 @@ mod print;
 mod shape;
 mod state;
 
+pub use attention::{Attention, PositionBias, ProjectionNames, Scores, Windows};
 pub use builder::Builder;
 pub use error::GraphError;
 pub use graft::{Graft, GraftReport, HeadSpec};

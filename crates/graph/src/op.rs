@@ -2,13 +2,13 @@
 //!
 //! Few and primitive, so that every architecture of torchvision and every ONNX file can be written with them:
 //! squeeze-and-excitation is [`Mean`](Op::Mean) or a pool, two convolutions and [`Mul`](Op::Mul); a channel shuffle is
-//! [`Reshape`](Op::Reshape), [`Permute`](Op::Permute), `Reshape`; attention is [`Linear`](Op::Linear), `Reshape`,
-//! `Permute`, [`MatMul`](Op::MatMul) and [`Softmax`](Op::Softmax); a shifted window is [`Roll`](Op::Roll) and a
-//! `Reshape` whose sizes are fractions of its input's ([`Dim::Div`]), so that it holds for any image size.
+//! [`Reshape`](Op::Reshape), [`Permute`](Op::Permute), `Reshape`. Sizes of a `Reshape` may be fractions of its input's
+//! ([`Dim::Div`]), so that it holds for any image size. [`Attention`](Op::Attention) is one operation with its projections,
+//! because engines compute it as one; windows, shifts and position biases are its attributes.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{TensorKind, TensorSpec};
+use crate::{Attention, TensorKind, TensorSpec};
 
 /// One operation on tensors. Image-like tensors are `[batch, channels, height, width]`.
 ///
@@ -30,6 +30,31 @@ pub enum Op {
         /// Added to the variance.
         eps: f64,
     },
+    /// Normalises each pixel of `[batch, channels, height, width]` over its channels.
+    LayerNorm2d {
+        /// Channels.
+        features: usize,
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// Multi-head self-attention.
+    Attention(Attention),
+    /// A learned tensor that is itself an operand, as a class token is. Has no input.
+    Parameter {
+        /// Its name within its module.
+        name: String,
+        /// Its sizes.
+        shape: Vec<usize>,
+    },
+    /// `y = scale x + shift`, with constants for each channel.
+    ChannelAffine {
+        /// Factors, one a channel.
+        scale: Vec<f32>,
+        /// Summands, one a channel.
+        shift: Vec<f32>,
+    },
+    /// The input. PyTorch has such modules where a variant needs none.
+    Identity,
     /// An element-wise nonlinearity.
     Activation {
         /// Which one.
@@ -49,6 +74,12 @@ pub enum Op {
         /// As printed.
         inplace: bool,
     },
+    /// Drops, in training, whole samples of a residual branch with probability `p`, and scales the others by `1 / (1 - p)` (Huang et
+    /// al. 2016, arXiv 1603.09382; `torchvision/ops/stochastic_depth.py` in mode `row`); identity in evaluation.
+    StochasticDepth {
+        /// Probability of a drop, `0 <= p < 1`.
+        p: f64,
+    },
     /// Maximum over windows; the padding counts as minus infinity.
     MaxPool2d(Pool),
     /// Mean over windows.
@@ -62,6 +93,9 @@ pub enum Op {
     AdaptiveAvgPool2d {
         /// Output `[height, width]`.
         output: [usize; 2],
+        /// Whether PyTorch was given, and prints, one number for both.
+        #[serde(default)]
+        square: bool,
     },
     /// Merges all axes from `start` on into one.
     Flatten {
@@ -73,9 +107,9 @@ pub enum Op {
         /// The axes, ascending.
         axes: Vec<usize>,
     },
-    /// Element-wise sum of two tensors; sizes of one are broadcast.
+    /// Element-wise sum of two tensors; sizes of one, and axes that one of them lacks in front, are broadcast.
     Add,
-    /// Element-wise product of two tensors; sizes of one are broadcast.
+    /// Element-wise product of two tensors, broadcast likewise.
     Mul,
     /// Matrix product over the last two axes; the axes before them must be equal.
     MatMul,
@@ -92,6 +126,22 @@ pub enum Op {
         index: usize,
         /// Into how many parts the axis is divided.
         parts: usize,
+    },
+    /// The slice at one place of an axis, which is removed.
+    Select {
+        /// The axis.
+        axis: usize,
+        /// The place.
+        index: usize,
+    },
+    /// The first tensor, whose first axis has size one, repeated to the batch size of the second.
+    ExpandBatch,
+    /// Zeros appended to axes until their sizes are multiples of a number.
+    PadToMultiple {
+        /// The axes.
+        axes: Vec<usize>,
+        /// The number.
+        of: usize,
     },
     /// The same elements in another shape.
     Reshape {
@@ -278,7 +328,7 @@ macro_rules! into_op {
         }
     )*};
 }
-into_op!(Conv2d, Linear, BatchNorm2d);
+into_op!(Conv2d, Linear, BatchNorm2d, Attention);
 
 impl From<Activation> for Op {
     fn from(function: Activation) -> Op {
@@ -299,6 +349,11 @@ impl Op {
         Op::Dropout { p, inplace: false }
     }
 
+    /// Pooling to one pixel, printed with one number.
+    pub fn global_average_pool() -> Op {
+        Op::AdaptiveAvgPool2d { output: [1, 1], square: true }
+    }
+
     /// The name of the operation; for modules, PyTorch's class.
     pub fn name(&self) -> &'static str {
         match self {
@@ -307,6 +362,15 @@ impl Op {
             Op::Linear(_) => "Linear",
             Op::BatchNorm2d(_) => "BatchNorm2d",
             Op::LayerNorm { .. } => "LayerNorm",
+            Op::LayerNorm2d { .. } => "LayerNorm2d",
+            Op::Attention(_) => "Attention",
+            Op::Parameter { .. } => "Parameter",
+            Op::ChannelAffine { .. } => "ChannelAffine",
+            Op::Identity => "Identity",
+            Op::StochasticDepth { .. } => "StochasticDepth",
+            Op::Select { .. } => "Select",
+            Op::ExpandBatch => "ExpandBatch",
+            Op::PadToMultiple { .. } => "PadToMultiple",
             Op::Activation { function, .. } => function.name(),
             Op::Softmax { .. } => "Softmax",
             Op::Dropout { .. } => "Dropout",
@@ -364,9 +428,18 @@ impl Op {
                 tensor("running_var", &shape, TensorKind::Buffer);
                 tensor("num_batches_tracked", &[], TensorKind::Counter);
             }
-            Op::LayerNorm { features, .. } => {
+            Op::LayerNorm { features, .. } | Op::LayerNorm2d { features, .. } => {
                 tensor("weight", &[*features], TensorKind::Parameter);
                 tensor("bias", &[*features], TensorKind::Parameter);
+            }
+            Op::Parameter { name, shape } => tensor(name, shape, TensorKind::Parameter),
+            Op::Attention(attention) => {
+                tensors = attention.own_tensors();
+                for (path, layer) in attention.layers() {
+                    for spec in layer.tensors() {
+                        tensors.push(TensorSpec { name: format!("{path}.{}", spec.name), ..spec });
+                    }
+                }
             }
             _ => {}
         }

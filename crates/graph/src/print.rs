@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Graph, Module, Op, Pool};
+use crate::{Activation, Graph, Module, Op, Pool};
 
 impl fmt::Display for Graph {
     /// The text of `print(model)`.
@@ -18,13 +18,22 @@ impl fmt::Display for Module {
 }
 
 fn write_module(module: &Module, depth: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    if let Some(op) = &module.op {
-        return write_layer(op, f);
+    match &module.op {
+        Some(op) if module.children.is_empty() => return write_layer(&module.class, op, f),
+        _ => write!(f, "{}(", module.class)?,
     }
-    write!(f, "{}(", module.class)?;
-    for child in &module.children {
-        write!(f, "\n{:1$}({2}): ", "", 2 * (depth + 1), child.name)?;
-        write_module(child, depth + 1, f)?;
+    let mut children = module.children.as_slice();
+    while let [first, ..] = children {
+        let text = Indented(first, depth + 1).to_string();
+        let alike =
+            |child: &&Module| module.class == "ModuleList" && Indented(child, depth + 1).to_string() == text;
+        let repeats = 1 + children[1..].iter().take_while(alike).count();
+        write!(f, "\n{:1$}", "", 2 * (depth + 1))?;
+        match repeats {
+            1 => write!(f, "({}): {text}", first.name)?,
+            _ => write!(f, "({}-{}): {repeats} x {text}", first.name, children[repeats - 1].name)?,
+        }
+        children = &children[repeats..];
     }
     if !module.children.is_empty() {
         write!(f, "\n{:1$}", "", 2 * depth)?;
@@ -32,9 +41,16 @@ fn write_module(module: &Module, depth: usize, f: &mut fmt::Formatter<'_>) -> fm
     f.write_str(")")
 }
 
+struct Indented<'a>(&'a Module, usize);
+
+impl fmt::Display for Indented<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_module(self.0, self.1, f)
+    }
+}
+
 /// One layer, as in `Linear(in_features=512, out_features=1000, bias=True)`.
-fn write_layer(op: &Op, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let name = op.name();
+fn write_layer(name: &str, op: &Op, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match op {
         Op::Conv2d(conv) => {
             write!(f, "{name}({}, {}", conv.in_channels, conv.out_channels)?;
@@ -64,9 +80,11 @@ fn write_layer(op: &Op, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             Float(norm.eps),
             Float(norm.momentum)
         ),
-        Op::LayerNorm { features, eps } => {
-            write!(f, "{name}(({features},), eps={}, elementwise_affine=True)", Float(*eps))
+        Op::LayerNorm { features, eps } | Op::LayerNorm2d { features, eps } => {
+            write!(f, "{name}(({features},), eps={}, elementwise_affine=True, bias=True)", Float(*eps))
         }
+        Op::Activation { function: Activation::GELU, .. } => write!(f, "{name}(approximate='none')"),
+        Op::StochasticDepth { p } => write!(f, "{name}(p={}, mode=row)", Float(*p)),
         Op::Activation { inplace: true, .. } => write!(f, "{name}(inplace=True)"),
         Op::Dropout { p, inplace } => write!(f, "{name}(p={}, inplace={})", Float(*p), Bool(*inplace)),
         Op::MaxPool2d(Pool { kernel, stride, padding, ceil_mode }) => write!(
@@ -77,7 +95,8 @@ fn write_layer(op: &Op, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Op::AvgPool2d { window: Pool { kernel, stride, padding, .. }, .. } => {
             write!(f, "{name}(kernel_size={kernel}, stride={stride}, padding={padding})")
         }
-        Op::AdaptiveAvgPool2d { output } => write!(f, "{name}(output_size={})", Pair(*output)),
+        Op::AdaptiveAvgPool2d { output: [side, _], square: true } => write!(f, "{name}(output_size={side})"),
+        Op::AdaptiveAvgPool2d { output, .. } => write!(f, "{name}(output_size={})", Pair(*output)),
         Op::Flatten { start } => write!(f, "{name}(start_dim={start}, end_dim=-1)"),
         _ => write!(f, "{name}()"),
     }

@@ -1,6 +1,6 @@
 //! Shape inference: the output shape of every node, for any input size.
 
-use crate::{BatchNorm2d, Conv2d, Dim, Graph, GraphError, Linear, Node, Op, Pool};
+use crate::{Attention, BatchNorm2d, Conv2d, Dim, Graph, GraphError, Linear, Node, Op, Pool, PositionBias};
 
 /// Sizes of a tensor's axes, batch first.
 pub type Shape = Vec<usize>;
@@ -44,11 +44,25 @@ impl Inference<'_> {
                 self.require(filled, || "of sizes above zero".into(), "there must be something to compute")?;
                 Ok(self.input().to_vec())
             }
-            Op::Activation { .. } | Op::Dropout { .. } => Ok(self.input().to_vec()),
+            Op::Activation { .. } | Op::Dropout { .. } | Op::StochasticDepth { .. } | Op::Identity => {
+                Ok(self.input().to_vec())
+            }
+            Op::Parameter { shape, .. } => Ok(shape.clone()),
+            Op::Attention(attention) => self.attention(attention),
             Op::Softmax { axis } => self.axis(*axis).map(|_| self.input().to_vec()),
             Op::Conv2d(conv) => self.conv2d(conv),
             Op::Linear(linear) => self.linear(linear),
-            Op::BatchNorm2d(BatchNorm2d { features, .. }) => {
+            Op::ChannelAffine { scale, shift } => {
+                let [_, channels, _, _] = self.image()?;
+                let fits = channels == scale.len() && channels == shift.len();
+                self.require(
+                    fits,
+                    || format!("[_, {}, _, _]", scale.len()),
+                    "it has constants for that many channels",
+                )?;
+                Ok(self.input().to_vec())
+            }
+            Op::BatchNorm2d(BatchNorm2d { features, .. }) | Op::LayerNorm2d { features, .. } => {
                 let [_, channels, _, _] = self.image()?;
                 self.require(
                     channels == *features,
@@ -63,7 +77,7 @@ impl Inference<'_> {
                 Ok(self.input().to_vec())
             }
             Op::MaxPool2d(window) | Op::AvgPool2d { window, .. } => self.pool(window),
-            Op::AdaptiveAvgPool2d { output: [height, width] } => {
+            Op::AdaptiveAvgPool2d { output: [height, width], .. } => {
                 let [batch, channels, ..] = self.image()?;
                 Ok(vec![batch, channels, *height, *width])
             }
@@ -92,6 +106,34 @@ impl Inference<'_> {
                 )?;
                 let mut shape = self.input().to_vec();
                 shape[*axis] = size / parts;
+                Ok(shape)
+            }
+            Op::Select { axis, index } => {
+                let size = self.axis(*axis)?;
+                self.require(
+                    *index < size,
+                    || format!("whose axis {axis} is longer than {index}"),
+                    "it takes that place",
+                )?;
+                let mut shape = self.input().to_vec();
+                shape.remove(*axis);
+                Ok(shape)
+            }
+            Op::ExpandBatch => {
+                let [a, like] = self.pair()?;
+                let fits = a.first() == Some(&1) && !like.is_empty();
+                self.require(
+                    fits,
+                    || "[1, ..] and a batch".into(),
+                    "it is repeated to the size of the batch",
+                )?;
+                Ok([&like[..1], &a[1..]].concat())
+            }
+            Op::PadToMultiple { axes, of } => {
+                let mut shape = self.input().to_vec();
+                for axis in axes {
+                    shape[*axis] = self.axis(*axis)?.next_multiple_of((*of).max(1));
+                }
                 Ok(shape)
             }
             Op::Reshape { shape } => self.reshape(shape),
@@ -159,13 +201,44 @@ impl Inference<'_> {
 
     fn broadcast(&self) -> Result<Shape, GraphError> {
         let [a, b] = self.pair()?;
-        let fits = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b || *a == 1 || *b == 1);
+        let (long, short) = if a.len() >= b.len() { (a, b) } else { (b, a) };
+        let mut shape = long.to_vec();
+        let mut fits = true;
+        for (size, other) in shape.iter_mut().rev().zip(short.iter().rev()) {
+            fits &= *size == *other || *size == 1 || *other == 1;
+            *size = if *size == 1 { *other } else { *size };
+        }
         self.require(
             fits,
             || "and another of the same sizes".into(),
             "elements are paired; only a size of 1 is repeated",
         )?;
-        Ok(a.iter().zip(b).map(|(a, b)| if *a == 1 { *b } else { *a }).collect())
+        Ok(shape)
+    }
+
+    fn attention(&self, attention: &Attention) -> Result<Shape, GraphError> {
+        let shape = self.input();
+        let needs = || match attention.windows {
+            Some(_) => format!("[batch, height, width, {}]", attention.dim),
+            None => format!("[.., tokens, {}]", attention.dim),
+        };
+        let rank_fits =
+            if attention.windows.is_some() { shape.len() == 4 } else { [3, 4].contains(&shape.len()) };
+        let fits =
+            rank_fits && shape.last() == Some(&attention.dim) && attention.dim % attention.heads.max(1) == 0;
+        self.require(fits, needs, "its projections have that many features")?;
+        if let (None, PositionBias::Table { window, .. } | PositionBias::Network { window }) =
+            (attention.windows, attention.position)
+        {
+            let tokens = window * window;
+            let needs = || format!("[.., {tokens}, {}]", attention.dim);
+            self.require(
+                shape[shape.len() - 2] == tokens,
+                needs,
+                "it has a bias for each two tokens of such a window",
+            )?;
+        }
+        Ok(shape.to_vec())
     }
 
     fn matmul(&self) -> Result<Shape, GraphError> {

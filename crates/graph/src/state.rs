@@ -7,10 +7,19 @@ use serde::{Deserialize, Serialize};
 pub enum TensorKind {
     /// Learned by gradient descent: weights and biases, `f32`.
     Parameter,
-    /// Kept by the module itself: batch norm's running mean and variance, `f32`.
+    /// Kept by the module itself, `f32`: batch norm's running mean and variance, a table of distances.
     Buffer,
     /// Batch norm's `num_batches_tracked`, one `i64` of shape `[]`. Files written before PyTorch 0.4.1 lack it.
     Counter,
+    /// A constant of the architecture that PyTorch keeps in its files, `i64`: which entry of a table belongs to two tokens.
+    Index,
+}
+
+impl TensorKind {
+    /// Whether the values are `f32`; the others are `i64`.
+    pub fn is_float(self) -> bool {
+        matches!(self, TensorKind::Parameter | TensorKind::Buffer)
+    }
 }
 
 /// The name, shape and kind of one tensor of a state dict.

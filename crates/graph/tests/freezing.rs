@@ -19,7 +19,7 @@ fn residual() -> Graph {
         let x = b.function(Op::Add, &[x, input]);
         b.layer("relu", ReLU, x)
     });
-    let x = b.layer("avgpool", Op::AdaptiveAvgPool2d { output: [1, 1] }, x);
+    let x = b.layer("avgpool", Op::AdaptiveAvgPool2d { output: [1, 1], square: false }, x);
     let x = b.function(Op::Flatten { start: 1 }, &[x]);
     let x = b.layer("fc", Linear::new(CHANNELS, 10), x);
     b.finish(x)

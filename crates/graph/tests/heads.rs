@@ -17,7 +17,7 @@ fn network(head: impl FnOnce(&mut Builder, NodeId) -> NodeId) -> Graph {
 }
 
 fn pool(b: &mut Builder, x: NodeId) -> NodeId {
-    let x = b.layer("avgpool", Op::AdaptiveAvgPool2d { output: [1, 1] }, x);
+    let x = b.layer("avgpool", Op::AdaptiveAvgPool2d { output: [1, 1], square: false }, x);
     b.function(Op::Flatten { start: 1 }, &[x])
 }
 
@@ -70,7 +70,7 @@ fn of_a_squeezenet_it_is_a_convolution_before_the_pool() {
             let x = b.layer("0", Op::dropout(0.5), x);
             let x = b.layer("1", Conv2d::new(WIDTH, 1000, 1), x);
             let x = b.layer("2", ReLU, x);
-            b.layer("3", Op::AdaptiveAvgPool2d { output: [1, 1] }, x)
+            b.layer("3", Op::AdaptiveAvgPool2d { output: [1, 1], square: false }, x)
         });
         b.function(Op::Flatten { start: 1 }, &[x])
     });
@@ -80,7 +80,7 @@ fn of_a_squeezenet_it_is_a_convolution_before_the_pool() {
 #[test]
 fn of_a_convnext_it_leaves_the_norm_in_the_classifier() {
     let graph = network(|b, x| {
-        let x = b.layer("avgpool", Op::AdaptiveAvgPool2d { output: [1, 1] }, x);
+        let x = b.layer("avgpool", Op::AdaptiveAvgPool2d { output: [1, 1], square: false }, x);
         b.sequential("classifier", |b| {
             let x = b.module("0", "LayerNorm2d", |b| {
                 let x = b.function(Op::Permute { axes: vec![0, 2, 3, 1] }, &[x]);
@@ -98,7 +98,7 @@ fn of_a_convnext_it_leaves_the_norm_in_the_classifier() {
 fn of_a_maxvit_it_begins_in_the_middle_of_the_classifier() {
     let graph = network(|b, x| {
         b.sequential("classifier", |b| {
-            let x = b.layer("0", Op::AdaptiveAvgPool2d { output: [1, 1] }, x);
+            let x = b.layer("0", Op::AdaptiveAvgPool2d { output: [1, 1], square: false }, x);
             let x = b.layer("1", Op::Flatten { start: 1 }, x);
             let x = b.layer("2", Op::LayerNorm { features: WIDTH, eps: 1e-5 }, x);
             let x = b.layer("3", Linear::new(WIDTH, WIDTH), x);

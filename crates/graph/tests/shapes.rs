@@ -65,7 +65,10 @@ fn the_examples_of_torchs_documentation_hold() {
     assert_eq!(output(Op::MaxPool2d(Pool::new(3, 2)), &[&[20, 16, 50, 32]]), Ok(vec![20, 16, 24, 15]));
     assert_eq!(output(Linear::new(20, 30), &[&[128, 20]]), Ok(vec![128, 30]));
     assert_eq!(output(BatchNorm2d::new(100), &[&[20, 100, 35, 45]]), Ok(vec![20, 100, 35, 45]));
-    assert_eq!(output(Op::AdaptiveAvgPool2d { output: [5, 7] }, &[&[1, 64, 8, 9]]), Ok(vec![1, 64, 5, 7]));
+    assert_eq!(
+        output(Op::AdaptiveAvgPool2d { output: [5, 7], square: false }, &[&[1, 64, 8, 9]]),
+        Ok(vec![1, 64, 5, 7])
+    );
     assert_eq!(output(Op::Flatten { start: 1 }, &[&[32, 1, 5, 5]]), Ok(vec![32, 25]));
     assert_eq!(output(Op::Permute { axes: vec![2, 0, 1] }, &[&[2, 3, 5]]), Ok(vec![5, 2, 3]));
     assert_eq!(output(Op::MatMul, &[&[10, 3, 4], &[10, 4, 5]]), Ok(vec![10, 3, 5]));
@@ -75,7 +78,7 @@ fn the_examples_of_torchs_documentation_hold() {
 fn shapes_follow_the_input() {
     let (mut b, x) = Builder::new("Net", 3, 32);
     let x = b.layer("conv", Conv2d::new(3, 8, 3).stride(2).padding(1), x);
-    let x = b.layer("pool", Op::AdaptiveAvgPool2d { output: [1, 1] }, x);
+    let x = b.layer("pool", Op::AdaptiveAvgPool2d { output: [1, 1], square: false }, x);
     let x = b.layer("flatten", Op::Flatten { start: 1 }, x);
     let graph = b.finish(x);
     assert_eq!(graph.output_shape(), Ok(vec![8]));
@@ -126,7 +129,7 @@ fn errors_name_the_node_both_shapes_and_the_reason() {
              into the padded image",
         ),
         (
-            Op::AdaptiveAvgPool2d { output: [1, 1] },
+            Op::AdaptiveAvgPool2d { output: [1, 1], square: false },
             vec![&[1, 3]],
             "layer (AdaptiveAvgPool2d) needs an input [batch, channels, height, width], but gets [1, 3]: it works on images",
         ),

@@ -230,7 +230,7 @@ fn is_elsewhere(dict: &StateDict, spec: &TensorSpec, name: &str) -> bool {
 
 fn fits(tensor: &Tensor, spec: &TensorSpec) -> bool {
     let is_integer = matches!(tensor.data, TensorData::I64(_));
-    tensor.shape == spec.shape && is_integer == (spec.kind == TensorKind::Counter)
+    tensor.shape == spec.shape && is_integer != spec.kind.is_float()
 }
 
 fn other_shape(tensor: &Tensor, spec: &TensorSpec) -> OtherShape {

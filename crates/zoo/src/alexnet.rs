@@ -20,7 +20,7 @@ pub(crate) fn alexnet() -> Graph {
         let x = b.layer("11", ReLU.inplace(), x);
         b.layer("12", Op::MaxPool2d(Pool::new(3, 2)), x)
     });
-    let x = b.layer("avgpool", Op::AdaptiveAvgPool2d { output: [6, 6] }, x);
+    let x = b.layer("avgpool", Op::AdaptiveAvgPool2d { output: [6, 6], square: false }, x);
     let x = b.function(Op::Flatten { start: 1 }, &[x]);
     let x = b.sequential("classifier", |b| {
         let x = b.layer("0", Op::dropout(0.5), x);

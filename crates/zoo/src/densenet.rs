@@ -27,7 +27,7 @@ pub(crate) fn densenet(growth: usize, blocks: [usize; 4], stem: usize) -> Graph 
         b.layer("norm5", BatchNorm2d::new(channels), x)
     });
     let x = b.function(ReLU.inplace(), &[x]);
-    let x = b.function(Op::AdaptiveAvgPool2d { output: [1, 1] }, &[x]);
+    let x = b.function(Op::AdaptiveAvgPool2d { output: [1, 1], square: false }, &[x]);
     let x = b.function(Op::Flatten { start: 1 }, &[x]);
     let x = b.layer("classifier", Linear::new(channels, 1000), x);
     b.finish(x)

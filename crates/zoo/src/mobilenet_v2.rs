@@ -30,7 +30,7 @@ pub(crate) fn mobilenet_v2() -> Graph {
         }
         conv_norm_relu6(b, &index.to_string(), Conv2d::new(channels, 1280, 1), x)
     });
-    let x = b.function(Op::AdaptiveAvgPool2d { output: [1, 1] }, &[x]);
+    let x = b.function(Op::AdaptiveAvgPool2d { output: [1, 1], square: false }, &[x]);
     let x = b.function(Op::Flatten { start: 1 }, &[x]);
     let x = b.sequential("classifier", |b| {
         let x = b.layer("0", Op::dropout(0.2), x);

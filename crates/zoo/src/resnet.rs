@@ -40,7 +40,7 @@ pub(crate) fn resnet(block: Block, blocks: [usize; 4]) -> Graph {
             x
         });
     }
-    let x = b.layer("avgpool", Op::AdaptiveAvgPool2d { output: [1, 1] }, x);
+    let x = b.layer("avgpool", Op::AdaptiveAvgPool2d { output: [1, 1], square: false }, x);
     let x = b.function(Op::Flatten { start: 1 }, &[x]);
     let x = b.layer("fc", Linear::new(channels, 1000), x);
     b.finish(x)

@@ -45,7 +45,7 @@ pub(crate) fn squeezenet(version: Version) -> Graph {
         let x = b.layer("0", Op::dropout(0.5), x);
         let x = b.layer("1", Conv2d::new(512, 1000, 1), x);
         let x = b.layer("2", ReLU.inplace(), x);
-        b.layer("3", Op::AdaptiveAvgPool2d { output: [1, 1] }, x)
+        b.layer("3", Op::AdaptiveAvgPool2d { output: [1, 1], square: false }, x)
     });
     let x = b.function(Op::Flatten { start: 1 }, &[x]);
     b.finish(x)

@@ -31,7 +31,7 @@ pub(crate) fn vgg(stages: [usize; 5], batch_norm: bool) -> Graph {
         }
         x
     });
-    let x = b.layer("avgpool", Op::AdaptiveAvgPool2d { output: [7, 7] }, x);
+    let x = b.layer("avgpool", Op::AdaptiveAvgPool2d { output: [7, 7], square: false }, x);
     let x = b.function(Op::Flatten { start: 1 }, &[x]);
     let x = b.sequential("classifier", |b| {
         let x = b.layer("0", Linear::new(512 * 7 * 7, 4096), x);

@@ -20,7 +20,7 @@ pub(super) fn convnet() -> Graph {
     let x = b.layer("2", ReLU, x);
     let x = b.layer("3", Conv2d::new(8, 8, 3).padding(1).groups(8), x);
     let x = b.layer("4", Op::MaxPool2d(Pool::new(3, 2).padding(1)), x);
-    let x = b.layer("5", Op::AdaptiveAvgPool2d { output: [1, 1] }, x);
+    let x = b.layer("5", Op::AdaptiveAvgPool2d { output: [1, 1], square: false }, x);
     let x = b.layer("6", Op::Flatten { start: 1 }, x);
     let x = b.layer("7", Linear::new(8, 3), x);
     b.finish(x)
