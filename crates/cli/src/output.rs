@@ -14,6 +14,11 @@ pub(crate) fn json_line(value: &Value) -> io::Result<()> {
     stdout.flush()
 }
 
+/// A number in JSON with the digits that an `f32` has, not those of the `f64` that is nearest to it.
+pub(crate) fn json_number(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or_else(|_| f64::from(value))
+}
+
 /// A path in JSON, which knows Unicode alone: bytes that are none become U+FFFD.
 pub(crate) fn json_path(path: &Path) -> String {
     path.to_string_lossy().into_owned()

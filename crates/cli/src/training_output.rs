@@ -7,7 +7,7 @@ use engraft_train::{Checkpoint, Epoch, Event, Job};
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use crate::output::{image_bar, json_line, json_path, note, percent};
+use crate::output::{image_bar, json_line, json_number, json_path, note, percent};
 
 /// Prints what a training tells. A standard output that is closed ends nothing: the checkpoint is what counts.
 pub(crate) struct TrainingOutput {
@@ -42,7 +42,13 @@ impl TrainingOutput {
                 "data": json_path(data),
                 "classes": dataset.classes,
                 "images": {"train": train, "valid": valid, "test": test},
-                "transform": transform,
+                "transform": {
+                    "resize": transform.resize,
+                    "crop": transform.crop,
+                    "interpolation": transform.interpolation,
+                    "mean": transform.mean.map(json_number),
+                    "std": transform.std.map(json_number),
+                },
                 "cache": job.cache.map(json_path),
                 "strict": strict,
                 "checkpoint": json_path(out),

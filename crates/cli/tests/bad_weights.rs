@@ -156,8 +156,14 @@ fn checkpoints_that_are_damaged_or_of_another_version() {
     sandbox
         .run("predict changed.safetensors flowers/test")
         .failed(1, &["there is no architecture `resnet19`"]);
-    rewrite(&|about| about["head"]["classes"] = json!(4));
+    rewrite(&|about| about["head"]["hidden_units"] = json!([3]));
     sandbox.run("predict changed.safetensors flowers/test").failed(1, &["needs the tensor `features.3"]);
+    rewrite(&|about| about["head"]["classes"] = json!(4));
+    sandbox.is_no_checkpoint("changed.safetensors", &["is damaged", "but its head has 4"]);
+    for (field, value) in [("crop", json!(0)), ("crop", json!(1_000_000)), ("std", json!([0.0, 1.0, 1.0]))] {
+        rewrite(&|about| about["transform"][field] = value.clone());
+        sandbox.is_no_checkpoint("changed.safetensors", &["is damaged"]);
+    }
 
     let whole = sandbox.read("net.safetensors");
     sandbox.write("cut.safetensors", &whole[..whole.len() / 2]);

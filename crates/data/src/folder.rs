@@ -51,6 +51,7 @@ impl Dataset {
             dataset.test = dataset.given(folder)?;
         }
         dataset.divide(train, &layout, split)?;
+        dataset.ignored.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(dataset)
     }
 

@@ -64,6 +64,32 @@ pub struct TrainingSummary {
     pub skipped_images: usize,
 }
 
+/// The largest side in pixels, and the largest number of units, that a checkpoint may ask for.
+const LARGEST: usize = 1 << 16;
+
+impl About {
+    /// A stranger's file may ask for anything; what it asks for must be possible before memory is set aside for it.
+    fn check(&self) -> Result<(), String> {
+        let Transform { resize, crop, mean, std, .. } = &self.transform;
+        let sides = [*resize, *crop].map(|side| side as usize);
+        let sizes = self.head.hidden_units.iter().copied().chain(sides).chain([self.classes.len()]);
+        if let Some(size) = sizes.clone().find(|size| !(1..=LARGEST).contains(size)) {
+            return Err(format!("a size of {size} is not between 1 and {LARGEST}"));
+        }
+        if self.classes.len() != self.head.classes {
+            return Err(format!(
+                "it names {} classes, but its head has {}",
+                self.classes.len(),
+                self.head.classes
+            ));
+        }
+        if mean.iter().chain(std).any(|value| !value.is_finite()) || std.contains(&0.0) {
+            return Err("its transform divides by zero".into());
+        }
+        Ok(())
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Metadata {
     format: u32,
@@ -111,9 +137,9 @@ impl Checkpoint {
                 known: FORMAT,
             });
         }
-        let metadata: Metadata = serde_json::from_value(json).map_err(|error| {
-            TrainError::DamagedCheckpoint { path: path.into(), reason: error.to_string() }
-        })?;
+        let damaged = |reason: String| TrainError::DamagedCheckpoint { path: path.into(), reason };
+        let metadata: Metadata = serde_json::from_value(json).map_err(|error| damaged(error.to_string()))?;
+        metadata.about.check().map_err(damaged)?;
         Ok(metadata.about)
     }
 }

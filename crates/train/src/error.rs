@@ -63,7 +63,7 @@ pub enum TrainError {
         first: String,
     },
     /// Stopped by the user before anything was worth keeping.
-    #[error("stopped before the first epoch was done; the features computed so far are in the cache")]
+    #[error("stopped before the first epoch was done, so that there is no network to save yet")]
     Stopped,
     /// No file where a checkpoint should be.
     #[error("the checkpoint {} does not exist", path.display())]

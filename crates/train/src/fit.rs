@@ -41,13 +41,15 @@ pub struct Fit {
     pub best_state: StateDict,
     /// The best epoch: of the highest validation accuracy, among equals of the lowest validation loss.
     pub best: Epoch,
+    /// The epoch in which the loss was no number any more, which ended the training.
+    pub diverged: Option<usize>,
 }
 
 /// Trains until all epochs are done or `stop` becomes true, which is looked at after every batch. An epoch that is cut short
 /// is validated like any other.
 ///
 /// # Errors
-/// When examples and network do not fit, or the loss is no number any more.
+/// When examples and network do not fit, or the loss is no number before any epoch was done.
 pub fn fit(
     trainer: &mut dyn Trainer,
     train: &Examples<'_>,
@@ -65,12 +67,13 @@ pub fn fit(
         let train_loss = one_pass(trainer, train, &order, options, stop)?;
         let valid = evaluate(&*trainer, valid, options.batch_size)?;
         if !(train_loss.is_finite() && valid.loss.is_finite()) {
-            return Err(TrainError::Diverged { epoch, learning_rate: options.learning_rate });
+            let error = TrainError::Diverged { epoch, learning_rate: options.learning_rate };
+            return best.map(|best| Fit { diverged: Some(epoch), ..best }).ok_or(error);
         }
         let epoch = Epoch { epoch, train_loss, valid, seconds: start.elapsed().as_secs_f64() };
         each_epoch(&epoch);
         if best.as_ref().is_none_or(|best| is_better(&valid, &best.best.valid)) {
-            best = Some(Fit { best_state: trainer.state(), best: epoch });
+            best = Some(Fit { best_state: trainer.state(), best: epoch, diverged: None });
         }
         if stop.load(Ordering::Relaxed) {
             break;

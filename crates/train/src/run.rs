@@ -78,6 +78,9 @@ pub fn train(
     stop: &AtomicBool,
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Checkpoint, TrainError> {
+    if job.dataset.valid.is_empty() {
+        return Err(TrainError::NoImages("for validation".into()));
+    }
     let graph = &job.graft.graph;
     let trainable = |name: &str| !job.freeze || job.graft.is_of_head(name);
     let frontier = graph.frontier(trainable);
@@ -109,6 +112,12 @@ pub fn train(
     let mut trainer = engine.trainer(&rest, &job.state, training)?;
     let fitted =
         fit(trainer.as_mut(), &train, &valid, job.options, stop, &mut |epoch| observe(Event::Epoch(epoch)))?;
+    if let Some(epoch) = fitted.diverged {
+        observe(Event::Warning(&format!(
+            "in epoch {epoch} the loss was no number any more, and training ended; the best epoch before it is kept. A lower \
+             learning rate may do better"
+        )));
+    }
     let test = match test.is_empty() {
         true => None,
         false => {

@@ -146,7 +146,7 @@ fn ctrl_c_ends_after_the_batch_and_keeps_the_best() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_is_an_error() {
+fn a_loss_that_is_no_number_ends_training_and_keeps_the_best() {
     let stop = AtomicBool::new(false);
     let of_training = Scripted {
         loss: |step| [1.0, 1.0, 1.0, 1.0, f32::NAN, 1.0][step],
@@ -156,9 +156,12 @@ fn a_loss_that_is_no_number_is_an_error() {
     let of_validation = Scripted::new(&[(1, 1.0), (1, f32::NAN)], &stop);
     for mut trainer in [of_training, of_validation] {
         let (fit, epochs) = run(&mut trainer, 0);
-        assert!(matches!(fit, Err(TrainError::Diverged { epoch: 2, .. })));
+        let fit = fit.unwrap();
+        assert_eq!((fit.best.epoch, fit.diverged), (1, Some(2)));
         assert_eq!(epochs.len(), 1);
     }
+    let mut at_once = Scripted::new(&[(1, f32::NAN)], &stop);
+    assert!(matches!(run(&mut at_once, 0).0, Err(TrainError::Diverged { epoch: 1, .. })));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::Outcome;
 use crate::network::{DeviceArgs, NetworkArgs, Ready};
-use crate::output::{json_line, json_path, note, percent};
+use crate::output::{json_line, json_number, json_path, note, percent};
 
 /// Images in a batch.
 const BATCH: usize = 16;
@@ -77,7 +77,7 @@ impl Predict {
     fn print(&self, path: &Path, guesses: &[Guess<'_>]) -> io::Result<()> {
         if self.json {
             let top = guesses.iter().map(|Guess { class, name, probability }| {
-                json!({"class": class, "name": name, "probability": probability})
+                json!({"class": class, "name": name, "probability": json_number(*probability)})
             });
             return json_line(&json!({"path": json_path(path), "top": top.collect::<Vec<_>>()}));
         }

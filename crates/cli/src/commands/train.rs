@@ -203,7 +203,8 @@ fn units_in(text: &OsString) -> Vec<String> {
 /// `flowers-vgg13.safetensors` for `photos/flowers/`.
 fn default_out(data: &Path, arch: &str) -> PathBuf {
     let absolute = std::path::absolute(data).unwrap_or_else(|_| data.into());
-    let name = absolute.file_stem().map_or_else(|| "images".into(), |name| name.to_string_lossy());
+    let name = if absolute.is_dir() { absolute.file_name() } else { absolute.file_stem() };
+    let name = name.map_or_else(|| "images".into(), |name| name.to_string_lossy());
     PathBuf::from(format!("{name}-{arch}.safetensors"))
 }
 
