@@ -11,13 +11,14 @@ fixtures/engine/ops.json.gz: a list of cases
     parameters    [name, shape] in the order of the state dict; the values are values(name, shape)
     output        {shape, values}, in evaluation mode
 
-fixtures/engine/training.json.gz and convnet.json.gz: full-batch trainings by torch.optim.Adam on the mean cross entropy, in train mode
+fixtures/engine/training.json.gz, convnet.json.gz and transformer.json.gz: full-batch trainings by torch.optim.Adam on the mean cross
+entropy, in train mode
     print         the network
     input         shape of the input, inputs("x", shape)
     labels        i % 3 for example i
     learning_rate, steps
     losses        before each step
-    gradients     {name: {shape, values}} of the first step
+    gradients     {name: {shape, values}} of the first step; what is not in it is frozen
     state         {name: {shape, values}} after the last step, running statistics included
     logits        {shape, values} in evaluation mode, after the last step
 
@@ -29,6 +30,10 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models.convnext import LayerNorm2d
+from torchvision.models.maxvit import RelativePositionalMultiHeadAttention
+from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
+from torchvision.ops import StochasticDepth
 
 import formula
 from fixture import floats, write
@@ -80,6 +85,11 @@ def batch_norm(name, shape, eps):
     return module_case(f"batch norm, {name}", op, nn.BatchNorm2d(shape[1], eps), shape)
 
 
+def layer_norm_2d(name, shape, eps):
+    op = {"LayerNorm2d": {"features": shape[1], "eps": eps}}
+    return module_case(f"layer norm of channels, {name}", op, LayerNorm2d(shape[1], eps), shape)
+
+
 def layer_norm(name, shape, eps):
     op = {"LayerNorm": {"features": shape[-1], "eps": eps}}
     return module_case(f"layer norm, {name}", op, nn.LayerNorm(shape[-1], eps), shape)
@@ -127,6 +137,8 @@ def convolutions():
 
 
 def layers():
+    affine = {"scale": [0.5, -1.25, 2.0], "shift": [0.25, 0.0, -3.0]}  # exact in f32
+    scale, shift = (torch.tensor(values).double().reshape(1, -1, 1, 1) for values in affine.values())
     return [
         linear("rank 2", [4, 7], 5),
         linear("rank 2, no bias", [3, 6], 4, bias=False),
@@ -136,6 +148,9 @@ def layers():
         batch_norm("eps 0.001", [2, 6, 4, 3], 1e-3),
         layer_norm("rank 3", [2, 5, 8], 1e-6),
         layer_norm("rank 4", [2, 3, 4, 6], 1e-5),
+        layer_norm_2d("eps 0.000001", [2, 6, 3, 4], 1e-6),
+        case("affine map of channels", {"ChannelAffine": affine}, [[2, 3, 4, 5]], lambda x: x * scale + shift),
+        module_case("stochastic depth, in evaluation", {"StochasticDepth": {"p": 0.3}}, StochasticDepth(0.3, "row"), [3, 4, 2, 2]),
     ]
 
 
@@ -172,6 +187,56 @@ def activations():
     return near + [activation(module, f"{type(module).__name__}, far from zero", [4, 16], 400) for module in modules]
 
 
+def attention(name, module, shape, dim, heads, names, scores=None, position="None", windows=None):
+    """`shape` is that of the input; `scores` are products, scaled for the width of a head, where nothing else is said."""
+    scores = scores or {"Product": {"scale": (dim // heads) ** -0.5}}
+    op = {"dim": dim, "heads": heads, "names": names, "scores": scores, "position": position, "windows": windows}
+    return module_case(f"attention, {name}", {"Attention": op}, module, shape)
+
+
+class SelfAttention(nn.MultiheadAttention):
+    """Of one input, with its batch first."""
+
+    def __init__(self, dim, heads):
+        super().__init__(dim, heads, batch_first=True)
+
+    def forward(self, x):
+        return super().forward(x, x, x, need_weights=False)[0]
+
+
+def attentions():
+    def swin(name, shape, heads, side, shift):
+        module = ShiftedWindowAttention(shape[-1], [side, side], [shift, shift], heads)
+        position = {"Table": {"window": side, "matrix": False}}
+        return attention(f"Swin, {name}", module, shape, shape[-1], heads, "Swin", None, position, {"side": side, "shift": shift})
+
+    def swin_v2(name, shape, heads, side, shift):
+        module = ShiftedWindowAttentionV2(shape[-1], [side, side], [shift, shift], heads)
+        position = {"Network": {"window": side}}
+        return attention(f"Swin V2, {name}", module, shape, shape[-1], heads, "Swin", "Cosine", position, {"side": side, "shift": shift})
+
+    def maxvit(name, shape, heads, side):
+        dim = shape[-1]
+        module = RelativePositionalMultiHeadAttention(dim, dim // heads, side * side)
+        position = {"Table": {"window": side, "matrix": True}}
+        return attention(f"MaxViT, {name}", module, shape, dim, heads, "MaxVit", {"Product": {"scale": dim**-0.5}}, position)
+
+    return [
+        attention("PyTorch's own", SelfAttention(12, 3), [2, 5, 12], 12, 3, "Torch"),
+        attention("one head, one token", SelfAttention(6, 1), [2, 1, 6], 6, 1, "Torch"),
+        swin("whole windows", [1, 6, 3, 8], 2, 3, 0),
+        swin("windows to be padded", [2, 4, 2, 6], 3, 3, 0),
+        swin("shifted", [1, 6, 6, 4], 2, 3, 1),
+        swin("shifted, to be padded", [1, 5, 7, 6], 2, 3, 1),
+        swin("shifted along the width only", [1, 2, 7, 6], 2, 3, 1),
+        swin("shifted along the height only", [2, 5, 3, 4], 1, 3, 1),
+        swin("not shifted, as one window holds all", [2, 3, 2, 4], 1, 4, 2),
+        swin_v2("whole windows", [1, 2, 6, 8], 4, 2, 0),
+        swin_v2("shifted, to be padded", [1, 5, 7, 6], 2, 4, 2),
+        maxvit("two groups", [2, 2, 9, 8], 2, 3),
+    ]
+
+
 def softmaxes():
     def softmax(name, shape, axis, **kwargs):
         return case(f"softmax, {name}", {"Softmax": {"axis": axis}}, [shape], lambda x: x.softmax(axis), **kwargs)
@@ -189,7 +254,11 @@ def arithmetic():
         case("add", "Add", [x, x], torch.add),
         case("add, one value a channel", "Add", [x, gate], torch.add),
         case("add, the same for the batch", "Add", [[2, 4, 6], [1, 4, 6]], torch.add),
+        case("add, axes that the second lacks", "Add", [[2, 3, 4], [3, 4]], torch.add),
+        case("add, axes that the first lacks", "Add", [[3, 1], [2, 3, 4]], torch.add),
         case("mul", "Mul", [x, x], torch.mul),
+        case("mul, axes that the second lacks", "Mul", [[2, 3, 4, 2], [2]], torch.mul),
+        case("mul, both repeated", "Mul", [[3, 1, 2], [2, 1, 4, 1]], torch.mul),
         case("mul, one value a channel", "Mul", [x, gate], torch.mul),
         case("mul, one value a channel, first", "Mul", [gate, x], torch.mul),
         case("matmul, rank 2", "MatMul", [[3, 4], [4, 5]], torch.matmul),
@@ -220,6 +289,12 @@ def shapes():
         case("reshape, channels merged", {"Reshape": {"shape": merge}}, [[2, 3, 2, 3, 2]], lambda x: x.reshape(2, 6, 3, 2)),
         case("permute, channels last", {"Permute": {"axes": [0, 2, 3, 1]}}, [x], lambda x: x.permute(0, 2, 3, 1)),
         case("permute, rank 3", {"Permute": {"axes": [0, 2, 1]}}, [tokens], lambda x: x.permute(0, 2, 1)),
+        case("the first of an axis", {"Select": {"axis": 1, "index": 0}}, [[2, 5, 6]], lambda x: x[:, 0]),
+        case("one of the last axis", {"Select": {"axis": 3, "index": 2}}, [x], lambda x: x[..., 2]),
+        case("expand to the batch", "ExpandBatch", [[1, 2, 6], [3, 4]], lambda x, batch: x.expand(len(batch), -1, -1)),
+        case("expand to a batch of one", "ExpandBatch", [[1, 6], [1, 4, 2]], lambda x, batch: x.expand(len(batch), -1)),
+        case("pad to a multiple", {"PadToMultiple": {"axes": [1, 2], "of": 3}}, [[2, 4, 5, 3]], lambda x: F.pad(x, (0, 0, 0, 1, 0, 2))),
+        case("pad where it is none", {"PadToMultiple": {"axes": [1, 2], "of": 2}}, [[1, 4, 3, 2]], lambda x: F.pad(x, (0, 0, 0, 1))),
         case("roll", {"Roll": {"shifts": [-1, 2], "axes": [1, 2]}}, [[2, 4, 5, 3]], lambda x: x.roll((-1, 2), (1, 2))),
     ]
 
@@ -241,21 +316,55 @@ def convnet():
     )
 
 
-LEARNING_RATE, STEPS = 0.01, 5
+class Transformer(nn.Module):
+    """The attentions of Swin, Swin V2 and the Vision Transformer, one after the other.
+
+    Frozen are biases of keys, which no scores depend on: their gradients are rounding errors, and Adam makes steps of them.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 4, stride=4)
+        self.swin = ShiftedWindowAttention(8, [3, 3], [1, 1], 2)
+        self.windows = ShiftedWindowAttentionV2(8, [3, 3], [1, 1], 2)
+        self.class_token = nn.Parameter(torch.empty(1, 1, 8))
+        self.pos_embedding = nn.Parameter(torch.empty(1, 17, 8))
+        self.ln = nn.LayerNorm(8)
+        self.attention = SelfAttention(8, 2)
+        self.head = nn.Linear(8, 3)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name not in ("swin.qkv.bias", "attention.in_proj_bias"))
+
+    def forward(self, x):
+        x = self.conv(x).permute(0, 2, 3, 1)
+        x = x + self.swin(x)
+        x = x + self.windows(x)
+        x = torch.cat([self.class_token.expand(len(x), -1, -1), x.flatten(1, 2)], 1) + self.pos_embedding
+        x = x + self.attention(self.ln(x))
+        return self.head(x[:, 0])
 
 
-def train(network, shape, dtype):
+STEPS = 5
+TRAININGS = [
+    ("training", head, [16, 12], 0.01),
+    ("convnet", convnet, [8, 3, 16, 16], 0.01),
+    # Adam makes large steps of the small gradients of position biases, in which rounding errors show.
+    ("transformer", Transformer, [8, 3, 16, 16], 0.001),
+]
+
+
+def train(network, shape, learning_rate, dtype):
     """(losses, gradients of the first step, final state, logits in evaluation mode) in `dtype`."""
     model = formula.fill(network).to(dtype)
     x = torch.from_numpy(formula.inputs("x", shape)).to(dtype)
     labels = torch.arange(shape[0]) % 3
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     losses, gradients = [], None
     for _ in range(STEPS):
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x), labels)
         loss.backward()
-        gradients = gradients or {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+        gradients = gradients or {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.requires_grad}
         optimizer.step()
         losses.append(loss.detach())
     with torch.inference_mode():
@@ -270,32 +379,32 @@ def difference(a, b):
     return ((a.double() - b.double()).abs().max() / max(b.abs().max(), 1e-30)).item()
 
 
-def training(network, shape):
+def training(network, shape, learning_rate):
     """(fixture, relative difference of torch's f32)"""
-    result = train(network(), shape, torch.float64)
+    result = train(network(), shape, learning_rate, torch.float64)
     value = {
         "print": str(network()),
         "input": shape,
         "labels": [i % 3 for i in range(shape[0])],
-        "learning_rate": LEARNING_RATE,
+        "learning_rate": learning_rate,
         "steps": STEPS,
         "losses": floats(result["losses"]),
         "gradients": {name: output(gradient) for name, gradient in result["gradients"].items()},
         "state": {name: output(tensor) for name, tensor in result["state"].items()},
         "logits": output(result["logits"]),
     }
-    f32 = train(network(), shape, torch.float32)
+    f32 = train(network(), shape, learning_rate, torch.float32)
     return value, {key: difference(f32[key], result[key]) for key in result}
 
 
 def main():
     torch.set_num_threads(1)
-    cases = [*convolutions(), *layers(), *pools(), *activations(), *softmaxes(), *arithmetic(), *shapes()]
+    cases = [*convolutions(), *layers(), *pools(), *activations(), *attentions(), *softmaxes(), *arithmetic(), *shapes()]
     assert len({case["name"] for case in cases}) == len(cases)
     counts = [math.prod(case["output"]["shape"]) for case in cases]
     print(f"ops: {len(cases)} cases of at most {max(counts)} values, {write('engine/ops', cases)} bytes")
-    for name, network, shape in (("training", head, [16, 12]), ("convnet", convnet, [8, 3, 16, 16])):
-        value, f32 = training(network, shape)
+    for name, *arguments in TRAININGS:
+        value, f32 = training(*arguments)
         size = write(f"engine/{name}", value)
         print(f"{name}: {size} bytes, losses {value['losses']}, f32 off by", {key: f"{off:.1e}" for key, off in f32.items()})
 

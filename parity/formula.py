@@ -21,12 +21,13 @@ of the name (`weight` of `features.0.weight`) and the shape; the first line that
     running_var                         1        1
     ends with `bias`                    0        0.2
     class_token, pos_embedding          0        2
+    logit_scale                         2        5.5     (swin_v2's, which is cut off at ln 100 = 4.6)
     layer_scale, or rank 1 (a norm's)   norm     0.5     (norm = 0.75 where nothing else is said)
     any other                           0        f32(2 * sqrt(6 / fan_in)), computed in f64; fan_in = product of shape[1:]
 
 The last line is Kaiming's uniform initialisation for ReLU. `norm`, the centre of the norms' weights, is the one number that a network may
 set: activations grow with every residual block and shrink with every plain one, and no value keeps the deepest of both kinds in range.
-Buffers that an architecture computes itself (`relative_position_index`) are not filled.
+Buffers that an architecture computes itself (`relative_position_index`, `relative_coords_table`) are not filled.
 
 An input is a tensor with centre 0 and width 4, named `input` where nothing else is said.
 
@@ -80,6 +81,8 @@ def centre_and_width(name, shape, norm):
         return 0, 0.2
     if kind in ("class_token", "pos_embedding"):
         return 0, 2
+    if kind == "logit_scale":
+        return 2, 5.5
     if kind == "layer_scale" or len(shape) == 1:
         return norm, 0.5
     return 0, 2 * math.sqrt(6 / math.prod(shape[1:]))

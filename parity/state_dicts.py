@@ -3,8 +3,8 @@
     python parity/state_dicts.py
 
 writes fixtures/state_dicts/*.pth and *.safetensors, and fixtures/state_dicts/expected.json.gz: for each file that holds a state dict,
-`[name, shape, values]` of all tensors in the file's order, read back by torch (or by the package safetensors); `densenet_names`, the same
-for the tensors of densenet_old_names.pth under the names of today's torchvision; and `mobilenetv2_bottleneck`, [name, shape] in the order of a
+`[name, shape, values]` of all tensors in the file's order, read back by torch (or by the package safetensors); `densenet_names` and `vit_names`,
+the same for the tensors of densenet_old_names.pth and vit_old_names.pth under the names of today's torchvision; and `mobilenetv2_bottleneck`, [name, shape] in the order of a
 published MobileNetV2 backbone whose names are not torchvision's, which is read if its path is given as an argument (else kept as it was).
 
 The sizes are tiny, the layouts are not: storages shared, cut, transposed, and the tar archive that torch.save wrote before PyTorch 0.1.10.
@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models.densenet import DenseNet
+from torchvision.models.vision_transformer import VisionTransformer
 
 from fixture import FIXTURES, write
 
@@ -106,6 +107,16 @@ def densenet_old_name(name):
     return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))([12])\.", r"\1.\2.", name)
 
 
+def tiny_vit():
+    torch.manual_seed(13)
+    return VisionTransformer(image_size=4, patch_size=2, num_layers=2, num_heads=1, hidden_dim=4, mlp_dim=6, num_classes=3).state_dict()
+
+
+def vit_old_name(name):
+    """The published ViT files were written before the MLP became a sequence; torchvision renames while it loads."""
+    return name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2.")
+
+
 def as_list(tensors):
     def values(tensor):
         return tensor.tolist() if tensor.dtype == torch.int64 else tensor.float().tolist()
@@ -132,13 +143,16 @@ def save_all():
         save("views_legacy.pth", views(), **legacy),
         save("f64.pth", OrderedDict((name, tensor.double()) for name, tensor in parameters.items())),
         save("f16.pth", OrderedDict((name, tensor.half()) for name, tensor in state.items() if name != "bn.num_batches_tracked")),
+        save("half_module.pth", small_network().half().state_dict()),
         save("bf16.pth", OrderedDict((name, tensor.bfloat16()) for name, tensor in parameters.items())),
         save("parameters.pth", OrderedDict(network.named_parameters())),
         save("densenet_old_names.pth", OrderedDict((densenet_old_name(n), t) for n, t in tiny_densenet().items()
                                                    if not n.endswith("num_batches_tracked")), **legacy),
+        save("vit_old_names.pth", OrderedDict((vit_old_name(n), t) for n, t in tiny_vit().items())),
     ]
     expected = {name: as_list(torch.load(FOLDER / name, weights_only=False)) for name, _ in saved}
     expected["densenet_names"] = as_list(tiny_densenet())
+    expected["vit_names"] = as_list(tiny_vit())
 
     for name, tensors in [("tar.pth", state), ("views_tar.pth", views())]:
         write_tar(tensors, FOLDER / name)

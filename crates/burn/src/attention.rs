@@ -72,9 +72,10 @@ fn attend(
     linear(attended, weight, Some(parameters(&format!("{out}bias"))))
 }
 
-/// Vectors of length one, as `torch.nn.functional.normalize`.
+/// Vectors of length one, as `torch.nn.functional.normalize`; those of length zero, as the keys of padding have it, stay. The clamp
+/// comes before the root, whose slope at zero is infinite.
 fn unit(x: Tensor<4>) -> Tensor<4> {
-    let length = x.clone().square().sum_dim(3).sqrt().clamp_min(1e-12);
+    let length = x.clone().square().sum_dim(3).clamp_min(1e-24).sqrt();
     x / length
 }
 

@@ -73,7 +73,7 @@ impl Engine for BurnEngine {
         self.name.clone()
     }
 
-    fn network(&self, graph: &Graph, state: &StateDict) -> Result<Box<dyn Network>, EngineError> {
+    fn network(&self, graph: &Graph, state: StateDict) -> Result<Box<dyn Network>, EngineError> {
         Ok(Box::new(BurnNetwork::new(graph, state, &self.device)?))
     }
 

@@ -19,8 +19,9 @@ pub(crate) struct BurnNetwork {
 }
 
 impl BurnNetwork {
-    pub(crate) fn new(graph: &Graph, state: &StateDict, device: &Device) -> Result<Self, EngineError> {
-        Ok(Self { graph: graph.clone(), tensors: upload(graph, state, device)?, device: device.clone() })
+    pub(crate) fn new(graph: &Graph, state: StateDict, device: &Device) -> Result<Self, EngineError> {
+        let graph = graph.without_aux();
+        Ok(Self { tensors: upload(&graph, state, device)?, graph, device: device.clone() })
     }
 }
 
@@ -30,16 +31,18 @@ impl Network for BurnNetwork {
     }
 }
 
-/// Copies the floats that a graph needs to a device.
-pub(crate) fn upload(graph: &Graph, state: &StateDict, device: &Device) -> Result<Tensors, EngineError> {
+/// Moves the floats that a graph needs to a device.
+pub(crate) fn upload(graph: &Graph, state: StateDict, device: &Device) -> Result<Tensors, EngineError> {
+    let mut given: HashMap<String, HostTensor> = state.into_iter().collect();
     let mut tensors = Tensors::new();
     for spec in graph.state().into_iter().filter(|spec| spec.kind.is_float()) {
         let error =
             |found: String| EngineError::State { name: spec.name.clone(), needed: spec.shape.clone(), found };
-        let tensor = state.get(&spec.name).ok_or_else(|| error("there is none".into()))?;
-        match &tensor.data {
+        let tensor = given.remove(&spec.name).ok_or_else(|| error("there is none".into()))?;
+        match tensor.data {
             HostData::F32(values) if tensor.shape == spec.shape => {
-                let data = TensorData::new(values.clone(), [values.len()]);
+                let shape = [values.len()];
+                let data = TensorData::new(values, shape);
                 tensors.insert(spec.name, Tensor::from_data(data, device));
             }
             HostData::F32(_) => return Err(error(format!("there is one of shape {:?}", tensor.shape))),

@@ -49,7 +49,7 @@ impl BurnTrainer {
         }
         Ok(Self {
             graph: graph.clone(),
-            tensors: upload(graph, state, device)?,
+            tensors: upload(graph, state.clone(), device)?,
             trainable,
             integers,
             adam: Adam::default(),

@@ -40,7 +40,8 @@ fn features_and_classes_are_torchvisions() {
         let graft = graph.graft(&HeadSpec { hidden_units: vec![], classes: 2, dropout: 0.0 }, None).unwrap();
         let trunk = graft.graph.until(graft.features);
         let engine = BurnEngine::cpu();
-        let run = |graph| engine.network(graph, &state).and_then(|network| network.forward(&batch)).unwrap();
+        let run =
+            |graph| engine.network(graph, state.clone()).and_then(|network| network.forward(&batch)).unwrap();
         let (features, logits) = (rows(run(&trunk)), rows(run(&graph)));
         for (number, (photo, expected)) in photos.iter().enumerate() {
             let expected = &expected[arch];

@@ -2,6 +2,7 @@
 
 pub(crate) mod cache;
 pub(crate) mod features;
+pub(crate) mod models;
 pub(crate) mod predict;
 pub(crate) mod show;
 pub(crate) mod train;

@@ -29,6 +29,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Models(commands::models::Models),
     Show(commands::show::Show),
     Train(commands::train::Train),
     Predict(commands::predict::Predict),
@@ -39,6 +40,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse_from(with_hyphens(std::env::args_os()));
     let result = match cli.command {
+        Command::Models(command) => command.run(),
         Command::Show(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Predict(command) => command.run(),

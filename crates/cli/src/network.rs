@@ -1,5 +1,6 @@
 //! From what was typed to a network with its weights: an architecture and a weights file, or a checkpoint.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
@@ -8,10 +9,12 @@ use clap::builder::PossibleValuesParser;
 use engraft_burn::BurnEngine;
 use engraft_data::{Interpolation, Transform, images_below};
 use engraft_engine::initial_state;
-use engraft_graph::{Graft, Graph, HeadSpec};
+use engraft_graph::{Graft, Graph, HeadSpec, TensorKind, TensorSpec};
 use engraft_train::Checkpoint;
-use engraft_weights::{Head, Source, StateDict, Tensor, find_or_download, match_state};
-use engraft_zoo::{PublishedWeights, WEIGHTS, default_weights, weights_of_file};
+use engraft_weights::{
+    Head, Progress, Source, StateDict, Tensor, find_or_download, interpolate_positions, match_state,
+};
+use engraft_zoo::{PublishedWeights, WEIGHTS, default_weights, weights_by_tag, weights_of_file};
 
 use crate::commands::usage;
 use crate::output::{byte_bar, note};
@@ -42,10 +45,14 @@ pub(crate) struct PretrainedArgs {
     #[arg(long, value_name = "ARCH", value_parser = architecture_names(), hide_possible_values = true)]
     pub(crate) arch: Option<String>,
 
-    /// A weights file, .pth or .safetensors; `random` for random values. Without it torchvision's newest weights are
-    /// taken from PyTorch's cache or downloaded
-    #[arg(long, value_name = "FILE|random")]
+    /// Weights: a .pth or .safetensors file; the name of published weights, as in IMAGENET1K_V1; or `random`. Without it
+    /// torchvision's newest are taken. Published weights come from PyTorch's cache, or are downloaded
+    #[arg(long, value_name = "FILE|NAME|random")]
     pub(crate) weights: Option<String>,
+
+    /// Side of the square image that the network sees, in pixels, where it can take another than its weights expect
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) size: Option<u32>,
 }
 
 /// A network that is to run on images: `CHECKPOINT IMAGE...`, or `--arch ARCH IMAGE...`.
@@ -63,7 +70,10 @@ impl NetworkArgs {
     /// The network and the image files. A folder stands for all images in it and below.
     pub(crate) fn resolve(&self) -> Result<(Ready, Vec<PathBuf>), Box<dyn Error>> {
         let (ready, given) = match (&self.pretrained.arch, self.paths.split_first()) {
-            (Some(arch), _) => (self.pretrained.ready(arch)?, self.paths.as_slice()),
+            (Some(arch), _) => (self.pretrained.choose(arch)?.ready()?, self.paths.as_slice()),
+            (None, Some(_)) if self.pretrained.size.is_some() => {
+                return Err(usage("--size needs --arch; a checkpoint has the size that it was trained with"));
+            }
             (None, Some((checkpoint, images))) if self.pretrained.weights.is_none() => {
                 (from_checkpoint(checkpoint)?, images)
             }
@@ -88,12 +98,20 @@ impl NetworkArgs {
     }
 }
 
-/// Values for a network, and what images they expect.
-pub(crate) struct Weights {
-    pub(crate) state: StateDict,
-    pub(crate) transform: Transform,
-    /// How a person would call them.
-    pub(crate) name: String,
+/// An architecture and the weights that were asked for, before anything is read.
+pub(crate) struct Choice {
+    arch: String,
+    source: WeightsSource,
+    /// The published weights whose transform is meant.
+    published: Option<&'static PublishedWeights>,
+    /// Side of the image, if not that of the weights.
+    size: Option<u32>,
+}
+
+enum WeightsSource {
+    Random,
+    File(PathBuf),
+    Published(&'static PublishedWeights),
 }
 
 /// A network that is ready to run.
@@ -123,48 +141,131 @@ impl Ready {
 }
 
 impl PretrainedArgs {
+    /// Decides which weights of an architecture are meant.
+    pub(crate) fn choose(&self, arch: &str) -> Result<Choice, Box<dyn Error>> {
+        let of_arch = || WEIGHTS.iter().filter(|entry| entry.architecture == arch);
+        // What nothing is said about are taken for the weights of the original training.
+        let oldest = of_arch().next();
+        let (source, published) = match self.weights.as_deref() {
+            Some("random") => (WeightsSource::Random, oldest),
+            None | Some("DEFAULT") => {
+                let entry = default_weights(arch).ok_or_else(|| {
+                    format!("no published weights of {arch} are known; pass a file with --weights")
+                })?;
+                (WeightsSource::Published(entry), Some(entry))
+            }
+            Some(text) => match weights_by_tag(arch, text) {
+                Some(entry) => (WeightsSource::Published(entry), Some(entry)),
+                None => {
+                    let path = PathBuf::from(text);
+                    if !path.exists() {
+                        let tags: Vec<&str> = of_arch().map(|entry| entry.tag).collect();
+                        let tags = tags.join(", ");
+                        return Err(format!(
+                            "--weights {text}: there is no such file, and no such published weights of {arch}, which are: {tags}"
+                        )
+                        .into());
+                    }
+                    let name = file_name(&path);
+                    let named = weights_of_file(&name).filter(|entry| entry.architecture == arch);
+                    (WeightsSource::File(path), named.or(oldest))
+                }
+            },
+        };
+        Ok(Choice { arch: arch.into(), source, published, size: self.size })
+    }
+}
+
+impl Choice {
     pub(crate) fn is_random(&self) -> bool {
-        self.weights.as_deref() == Some("random")
+        matches!(self.source, WeightsSource::Random)
     }
 
-    /// Values for an architecture whose head is replaced by a graft, or stays.
+    /// How a person would call the weights.
+    pub(crate) fn weights(&self) -> String {
+        match &self.source {
+            WeightsSource::Random => "random".into(),
+            WeightsSource::File(path) => file_name(path),
+            WeightsSource::Published(entry) => entry.file_name.into(),
+        }
+    }
+
+    /// What the user should know of the licence, if it is not torchvision's.
+    pub(crate) fn licence_note(&self) -> Option<String> {
+        let licence = self.published.filter(|_| !self.is_random())?.licence?;
+        Some(format!(
+            "note: these weights are licensed {licence}: what is made with them may not be used commercially"
+        ))
+    }
+
+    /// How an image becomes an input.
+    pub(crate) fn transform(&self) -> Transform {
+        let own = self.published.map_or_else(Transform::imagenet, |entry| Transform {
+            resize: entry.resize,
+            crop: entry.crop,
+            interpolation: match entry.interpolation {
+                engraft_zoo::Interpolation::Bilinear => Interpolation::Bilinear,
+                engraft_zoo::Interpolation::Bicubic => Interpolation::Bicubic,
+            },
+            mean: entry.mean,
+            std: entry.std,
+        });
+        let Some(crop) = self.size else { return own };
+        // The same part of the image is cut out, at another resolution.
+        let resize = f64::from(own.resize) * f64::from(crop) / f64::from(own.crop);
+        Transform { resize: resize.round() as u32, crop, ..own }
+    }
+
+    /// The architecture, for images of the size that the weights expect.
+    pub(crate) fn network(&self) -> Result<Graph, Box<dyn Error>> {
+        Ok(engraft_zoo::architecture_of_size(&self.arch, self.transform().crop as usize)?)
+    }
+
+    /// Values for the network, but for what a graft replaces.
     pub(crate) fn load(
         &self,
-        arch: &str,
         network: &Graph,
         graft: Option<&Graft>,
         seed: u64,
-    ) -> Result<Weights, Box<dyn Error>> {
-        if self.is_random() {
-            let transform = transform_of(oldest_weights(arch));
-            let state = initial_state(&network.state(), seed);
-            return Ok(Weights { state, transform, name: "random".into() });
-        }
-        let path = match &self.weights {
-            Some(file) => PathBuf::from(file),
-            None => published_file(arch)?,
+    ) -> Result<StateDict, Box<dyn Error>> {
+        let path = match &self.source {
+            WeightsSource::Random => return Ok(initial_state(&network.state(), seed)),
+            WeightsSource::File(path) => path.clone(),
+            WeightsSource::Published(entry) => published_file(entry)?,
         };
-        let head = graft.map_or(Head::Kept, |graft| Head::Replaced(replaced_modules(network, graft)));
+        // Auxiliary heads serve training from scratch alone, and not every file has them.
+        let used = graft.map_or_else(|| network.without_aux(), |graft| graft.graph.until(graft.features));
+        let mut replaced = unused_modules(network, &used);
+        replaced.extend(graft.map(|graft| graft.report.path.clone()));
+        let head = if replaced.is_empty() { Head::Kept } else { Head::Replaced(replaced) };
         let candidates = engraft_zoo::architectures()
             .filter_map(|name| Some((name, engraft_zoo::architecture(name).ok()?.state())));
-        let matched = match_state(StateDict::read(&path)?, &network.state(), &head, &path, candidates)?;
-        if let Some(text) = matched.note {
+        let specs = network.state();
+        let mut dict = StateDict::read(&path)?;
+        let interpolated = interpolate_positions(&mut dict, &specs);
+        let matched = match_state(dict, &specs, &head, &path, candidates)?;
+        for text in interpolated.into_iter().chain(matched.note) {
             note(&text);
         }
-        let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let published = weights_of_file(&file_name).filter(|entry| entry.architecture == arch);
-        let transform = transform_of(published.or_else(|| oldest_weights(arch)));
-        Ok(Weights { state: matched.tensors, transform, name: file_name })
+        // Constants of the architecture, which a file may lack.
+        let mut state = matched.tensors;
+        let is_absent = |spec: &TensorSpec| spec.kind == TensorKind::Index && state.get(&spec.name).is_none();
+        let absent: Vec<TensorSpec> = used.state().into_iter().filter(is_absent).collect();
+        for (name, tensor) in initial_state(&absent, seed) {
+            state.insert(name, tensor);
+        }
+        Ok(state)
     }
 
     /// The network as it is, with its ImageNet head.
-    pub(crate) fn ready(&self, arch: &str) -> Result<Ready, Box<dyn Error>> {
-        let graph = engraft_zoo::architecture(arch)?;
-        let weights = self.load(arch, &graph, None, 0)?;
+    pub(crate) fn ready(&self) -> Result<Ready, Box<dyn Error>> {
+        let network = self.network()?;
+        let state = self.load(&network, None, 0)?;
+        let graph = network.without_aux();
         Ok(Ready {
             head: graph.head()?.path,
-            state: weights.state,
-            transform: weights.transform,
+            state,
+            transform: self.transform(),
             classes: engraft_zoo::imagenet_classes().into_iter().map(String::from).collect(),
             graph,
         })
@@ -174,46 +275,40 @@ impl PretrainedArgs {
 /// The network of a checkpoint.
 pub(crate) fn from_checkpoint(path: &Path) -> Result<Ready, Box<dyn Error>> {
     let Checkpoint { about, state } = Checkpoint::read(path)?;
-    let graph = engraft_zoo::architecture(&about.architecture)?.graft(&about.head, Some(&about.cut))?.graph;
+    let network = engraft_zoo::architecture_of_size(&about.architecture, about.transform.crop as usize)?;
+    let graph = network.graft(&about.head, Some(&about.cut))?.graph;
     Ok(Ready { graph, state, transform: about.transform, classes: about.classes, head: about.cut })
 }
 
-/// The modules whose tensors a graft does away with.
-fn replaced_modules(network: &Graph, graft: &Graft) -> Vec<String> {
-    let kept: Vec<String> =
-        graft.graph.until(graft.features).state().into_iter().map(|tensor| tensor.name).collect();
-    let lost = network.state().into_iter().map(|tensor| tensor.name).filter(|name| !kept.contains(name));
-    let modules = lost.filter_map(|name| Some(name.rsplit_once('.')?.0.to_string()));
-    let mut modules: Vec<String> = modules.chain([graft.report.path.clone()]).collect();
+/// The modules of a network whose tensors are not in a part of it.
+fn unused_modules(network: &Graph, part: &Graph) -> Vec<String> {
+    let used: HashSet<String> = part.state().into_iter().map(|tensor| tensor.name).collect();
+    let unused = network.state().into_iter().filter(|tensor| !used.contains(&tensor.name));
+    let mut modules: Vec<String> =
+        unused.filter_map(|tensor| Some(tensor.name.rsplit_once('.')?.0.to_string())).collect();
     modules.dedup();
     modules
 }
 
-/// torchvision's newest weights of an architecture: from a cache, or downloaded.
-fn published_file(arch: &str) -> Result<PathBuf, Box<dyn Error>> {
-    let entry = default_weights(arch)
-        .ok_or_else(|| format!("no published weights of {arch} are known; pass a file with --weights"))?;
+/// A published file: from a cache, or downloaded.
+fn published_file(entry: &PublishedWeights) -> Result<PathBuf, Box<dyn Error>> {
     let source = Source {
         url: entry.url(),
         file_name: entry.file_name.into(),
         sha256_prefix: entry.sha256_prefix().into(),
     };
     let bar = byte_bar(entry.file_name);
-    let path = find_or_download(&source, |done, total| {
-        bar.set_length(total.unwrap_or(done));
-        bar.set_position(done);
+    let path = find_or_download(&source, |progress| match progress {
+        Progress::Bytes { so_far, total } => {
+            bar.set_length(total.unwrap_or(so_far));
+            bar.set_position(so_far);
+        }
+        Progress::Waiting(reason) => bar.suspend(|| note(&reason)),
     })?;
     bar.finish_and_clear();
     Ok(path)
 }
 
-/// The weights whose transform is meant when nothing is said about a file: those of the original training.
-fn oldest_weights(arch: &str) -> Option<&'static PublishedWeights> {
-    WEIGHTS.iter().find(|entry| entry.architecture == arch)
-}
-
-fn transform_of(weights: Option<&PublishedWeights>) -> Transform {
-    let imagenet = Transform::imagenet();
-    let resize = weights.map_or(imagenet.resize, |weights| weights.resize);
-    Transform { resize, interpolation: Interpolation::Bilinear, ..imagenet }
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }

@@ -50,7 +50,7 @@ fn a_weights_file_that_is_cut_short() {
         "page.pth",
         &["is no weights file: it begins with `<!DOCTYPE html>`"],
     );
-    sandbox.cannot_use("squeezenet1_1", "none.pth", &["the weights file none.pth does not exist"]);
+    sandbox.cannot_use("squeezenet1_1", "none.pth", &["--weights none.pth: there is no such file"]);
 }
 
 #[test]

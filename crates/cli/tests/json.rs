@@ -137,3 +137,28 @@ fn the_cache_is_an_object() {
         ],
     );
 }
+
+#[test]
+fn a_module_is_an_object() {
+    let sandbox = Sandbox::new();
+    let objects = sandbox.run("show shufflenet_v2_x0_5 --shapes --json").succeeded().objects();
+    let fields: [Field; 2] = [("module", Value::is_string), ("class", Value::is_string)];
+    objects.iter().for_each(|object| assert_fields(object, &fields));
+    assert_eq!(objects[0]["shape"], serde_json::json!([1, 1000]));
+    assert!(objects.iter().any(|object| object["shape"].is_null()));
+
+    let run = sandbox.run("show resnet18 --summary --json --graft --classes 3").succeeded();
+    assert!(run.stderr.starts_with("fc: Linear 512->1000 replaced by 512->3"), "{}", run.stderr);
+    let total = run.objects().pop().unwrap();
+    assert_fields(
+        &total,
+        &[
+            ("module", |path| path == ""),
+            ("class", Value::is_string),
+            ("parameters", Value::is_u64),
+            ("trainable", |count| count == 512 * 3 + 3),
+            ("multiply_adds", Value::is_u64),
+            ("activation_bytes", Value::is_u64),
+        ],
+    );
+}

@@ -10,11 +10,11 @@ pub trait Engine {
     /// The device as a person would call it, as in `cpu`.
     fn device(&self) -> String;
 
-    /// Prepares a network for running in evaluation mode.
+    /// Prepares a network for running in evaluation mode. It takes the state dict over, so that large networks are in memory once.
     ///
     /// # Errors
     /// When the state dict lacks a tensor of the graph, or has it in another shape.
-    fn network(&self, graph: &Graph, state: &StateDict) -> Result<Box<dyn Network>, EngineError>;
+    fn network(&self, graph: &Graph, state: StateDict) -> Result<Box<dyn Network>, EngineError>;
 
     /// Prepares a network for training.
     ///

@@ -65,6 +65,16 @@ impl Builder {
         output
     }
 
+    /// Adds a layer that PyTorch registers but its `forward` does not call.
+    pub fn unused_layer(&mut self, name: &str, op: impl Into<Op>) {
+        self.here().children.push(Module::layer(name, op.into()));
+    }
+
+    /// The name of the next layer of a `Sequential`: how many there are already.
+    pub fn next_name(&self) -> String {
+        self.open.last().map_or(0, |module| module.children.len()).to_string()
+    }
+
     /// Applies an attention module of a PyTorch class, whose projections are layers within it.
     pub fn attention(&mut self, name: &str, class: &str, attention: Attention, input: NodeId) -> NodeId {
         self.module(name, class, |b| {

@@ -34,6 +34,14 @@ pub enum GraphError {
         /// As given.
         path: String,
     },
+    /// A module whose output is no value of its own, as a projection within an attention.
+    #[error("`{path}` is computed as a part of `{whole}`; name that module instead")]
+    PartOfModule {
+        /// As given.
+        path: String,
+        /// The module that is computed as one.
+        whole: String,
+    },
     /// No classification layer was found.
     #[error(
         "no classification layer was found: walking back from the output, {node} comes before any linear or \

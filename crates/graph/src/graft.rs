@@ -170,7 +170,7 @@ impl Graph {
         entries.dedup();
         match entries[..] {
             [entry] => Ok(entry),
-            [] => Err(GraphError::UnusedModule { path: path.into() }),
+            [] => Err(self.no_output(path)),
             _ => Err(GraphError::SeveralInputs { path: path.into(), inputs: entries.len() }),
         }
     }
@@ -202,12 +202,16 @@ impl Graph {
 
     /// Whether the last axis of a node's image-like output is that of the channels, as in Swin: the nearest operation on the way
     /// back to the input that works on channels decides.
-    fn is_channels_last(&self, node: NodeId) -> bool {
+    pub(crate) fn is_channels_last(&self, node: NodeId) -> bool {
         let mut id = node;
         loop {
             let node = &self.nodes[id.0];
             match &node.op {
-                Op::Permute { axes } => return axes == &[0, 2, 3, 1],
+                // Moved to the end, or from there; other axes may change places.
+                Op::Permute { axes } if axes.last() == Some(&1) => return true,
+                Op::Permute { axes } if axes.iter().position(|axis| axis + 1 == axes.len()) == Some(1) => {
+                    return false;
+                }
                 Op::Linear(_) | Op::LayerNorm { .. } | Op::Attention(_) => return true,
                 Op::Conv2d(_) | Op::BatchNorm2d(_) | Op::LayerNorm2d { .. } => return false,
                 _ => {}
@@ -255,8 +259,8 @@ impl Graph {
     }
 
     fn shape_of(&self, node: NodeId) -> Result<Vec<usize>, GraphError> {
-        let input = [&[1], self.input.as_slice()].concat();
-        Ok(self.shapes(&input)?.swap_remove(node.0))
+        let shape = self.until(node).output_shape()?;
+        Ok([&[1], shape.as_slice()].concat())
     }
 
     fn width_of(&self, node: NodeId) -> Result<usize, GraphError> {

@@ -122,6 +122,16 @@ impl Graph {
         &self.input
     }
 
+    /// The same network for an input of another shape, given without the batch.
+    ///
+    /// # Errors
+    /// Names the first node on the way to the output that cannot take its input then. Auxiliary heads may need larger images.
+    pub fn for_input(self, shape: &[usize]) -> Result<Graph, GraphError> {
+        let graph = Graph { input: shape.into(), ..self };
+        graph.until(graph.output).output_shape()?;
+        Ok(graph)
+    }
+
     /// The tree of modules.
     pub fn modules(&self) -> &Module {
         &self.root
@@ -149,14 +159,23 @@ impl Graph {
     /// The node that gives the output of the module at `path`; `output` means the network's.
     ///
     /// # Errors
-    /// When the network has no such module, or the module takes no part in computing the output.
+    /// When the network has no such module, or the module takes no part in computing the output, or none of its own.
     pub fn module_output(&self, path: &str) -> Result<NodeId, GraphError> {
         if path == "output" {
             return Ok(self.output);
         }
         self.require_module(path)?;
         let last = self.nodes.iter().rposition(|node| is_within(&node.module, path));
-        last.map(NodeId).ok_or_else(|| GraphError::UnusedModule { path: path.into() })
+        last.map(NodeId).ok_or_else(|| self.no_output(path))
+    }
+
+    /// Why a module that exists has no output.
+    pub(crate) fn no_output(&self, path: &str) -> GraphError {
+        let is_whole = |node: &&Node| matches!(node.op, Op::Attention(_)) && is_within(path, &node.module);
+        match self.nodes.iter().find(is_whole) {
+            Some(node) => GraphError::PartOfModule { path: path.into(), whole: node.module.clone() },
+            None => GraphError::UnusedModule { path: path.into() },
+        }
     }
 
     /// The paths of all modules, parents before children.

@@ -85,7 +85,13 @@ fn write_layer(name: &str, op: &Op, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Op::Activation { function: Activation::GELU, .. } => write!(f, "{name}(approximate='none')"),
         Op::StochasticDepth { p } => write!(f, "{name}(p={}, mode=row)", Float(*p)),
-        Op::Activation { inplace: true, .. } => write!(f, "{name}(inplace=True)"),
+        // Hardswish and Hardsigmoid take the option as well, but do not print it.
+        Op::Activation {
+            function: Activation::ReLU | Activation::ReLU6 | Activation::SiLU,
+            inplace: true,
+        } => {
+            write!(f, "{name}(inplace=True)")
+        }
         Op::Dropout { p, inplace } => write!(f, "{name}(p={}, inplace={})", Float(*p), Bool(*inplace)),
         Op::MaxPool2d(Pool { kernel, stride, padding, ceil_mode }) => write!(
             f,

@@ -1,6 +1,8 @@
 //! Shape inference: the output shape of every node, for any input size.
 
-use crate::{Attention, BatchNorm2d, Conv2d, Dim, Graph, GraphError, Linear, Node, Op, Pool, PositionBias};
+use crate::{
+    Attention, BatchNorm2d, Conv2d, Dim, Graph, GraphError, Linear, Node, Op, Pool, PositionBias, Windows,
+};
 
 /// Sizes of a tensor's axes, batch first.
 pub type Shape = Vec<usize>;
@@ -218,26 +220,36 @@ impl Inference<'_> {
 
     fn attention(&self, attention: &Attention) -> Result<Shape, GraphError> {
         let shape = self.input();
-        let needs = || match attention.windows {
-            Some(_) => format!("[batch, height, width, {}]", attention.dim),
-            None => format!("[.., tokens, {}]", attention.dim),
+        let Attention { dim, heads, windows, position, .. } = attention;
+        let biased = match position {
+            PositionBias::None => None,
+            PositionBias::Table { window, .. } | PositionBias::Network { window } => Some(*window),
         };
-        let rank_fits =
-            if attention.windows.is_some() { shape.len() == 4 } else { [3, 4].contains(&shape.len()) };
-        let fits =
-            rank_fits && shape.last() == Some(&attention.dim) && attention.dim % attention.heads.max(1) == 0;
-        self.require(fits, needs, "its projections have that many features")?;
-        if let (None, PositionBias::Table { window, .. } | PositionBias::Network { window }) =
-            (attention.windows, attention.position)
-        {
-            let tokens = window * window;
-            let needs = || format!("[.., {tokens}, {}]", attention.dim);
-            self.require(
-                shape[shape.len() - 2] == tokens,
-                needs,
-                "it has a bias for each two tokens of such a window",
-            )?;
-        }
+        let windows_agree = |windows: &Windows| {
+            windows.shift < windows.side && biased.is_none_or(|biased| biased == windows.side)
+        };
+        let agree = *dim > 0 && dim.is_multiple_of(*heads) && windows.as_ref().is_none_or(windows_agree);
+        let reason =
+            "heads divide the features, a shift is less than a window, and biases are for such a window";
+        self.require(agree, || "for attributes that agree".into(), reason)?;
+
+        let (ranks, tokens) = match windows {
+            Some(_) => (4..=4, None),
+            None => (3..=4, biased.map(|side| side * side)),
+        };
+        let fits = ranks.contains(&shape.len())
+            && shape.last() == Some(dim)
+            && tokens.is_none_or(|tokens| shape[shape.len() - 2] == tokens);
+        let needs = || match (windows, tokens) {
+            (Some(_), _) => format!("[batch, height, width, {dim}]"),
+            (None, Some(tokens)) => format!("[.., {tokens}, {dim}]"),
+            (None, None) => format!("[.., tokens, {dim}]"),
+        };
+        self.require(
+            fits,
+            needs,
+            "it projects that many features, and has biases for that many tokens if any",
+        )?;
         Ok(shape.to_vec())
     }
 

@@ -1,7 +1,7 @@
 //! Grafts that only networks of unusual form show; those of torchvision's are in `engraft-zoo`.
 
 use engraft_graph::Activation::ReLU;
-use engraft_graph::{Builder, Conv2d, Graft, Graph, HeadSpec, Linear, Op};
+use engraft_graph::{Builder, Conv2d, Dim, Graft, Graph, HeadSpec, Linear, Op};
 
 fn head(hidden_units: &[usize], classes: usize, dropout: f64) -> HeadSpec {
     HeadSpec { hidden_units: hidden_units.into(), classes, dropout }
@@ -111,6 +111,44 @@ fn after_a_cut_in_the_middle_tokens_are_averaged() {
     );
     assert_eq!(graph.nodes()[features.0].op, Op::Mean { axes: vec![1] });
     assert_eq!(graph.output_shape(), Ok(vec![3]));
+}
+
+/// A network that moves its channels to the end, gathers tokens as MaxViT does, and moves the channels back.
+fn channels_last() -> Graph {
+    let (mut b, x) = Builder::new("Net", 3, 8);
+    let x = b.layer("conv", Conv2d::new(3, 6, 1), x);
+    let x = b.layer("last", Op::Permute { axes: vec![0, 2, 3, 1] }, x);
+    let x = b.layer("relu1", ReLU, x);
+    let x = b.layer("norm", Op::LayerNorm { features: 6, eps: 1e-5 }, x);
+    let y = b.layer("drop", Op::StochasticDepth { p: 0.1 }, x);
+    let x = b.function(Op::Add, &[x, y]);
+    let x = b.layer("first", Op::Permute { axes: vec![0, 3, 1, 2] }, x);
+    let x = b.layer("relu2", ReLU, x);
+    let squares = [Dim::Keep(0), Dim::Keep(1)].into_iter().chain([4, 2, 4, 2].map(Dim::Fixed)).collect();
+    let x = b.function(Op::Reshape { shape: squares }, &[x]);
+    let x = b.function(Op::Permute { axes: vec![0, 2, 4, 3, 5, 1] }, &[x]);
+    let groups = vec![Dim::Keep(0), Dim::Fixed(16), Dim::Infer, Dim::Keep(5)];
+    let x = b.function(Op::Reshape { shape: groups }, &[x]);
+    let x = b.layer("swap", Op::Permute { axes: vec![0, 2, 1, 3] }, x);
+    let x = b.layer("relu3", ReLU, x);
+    let x = b.function(Op::Mean { axes: vec![1, 2] }, &[x]);
+    let x = b.layer("head", Linear::new(6, 10), x);
+    b.finish(x)
+}
+
+#[test]
+fn after_a_cut_in_the_middle_the_axis_of_the_channels_stays() {
+    let cases =
+        [("relu1", true), ("norm", true), ("first", true), ("relu2", false), ("swap", true), ("relu3", true)];
+    for (cut, channels_are_last) in cases {
+        let Graft { graph, features, report } = channels_last().graft(&head(&[], 3, 0.0), Some(cut)).unwrap();
+        assert_eq!(report.widths, [6, 3], "{cut}");
+        assert_eq!(report.pooled, Some("global average pooling"), "{cut}");
+        let pooling =
+            if channels_are_last { Op::Mean { axes: vec![1, 2] } } else { Op::Flatten { start: 1 } };
+        assert_eq!(graph.nodes()[features.0].op, pooling, "{cut}");
+        assert_eq!(graph.output_shape(), Ok(vec![3]), "{cut}");
+    }
 }
 
 #[test]

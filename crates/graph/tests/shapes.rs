@@ -3,7 +3,8 @@
 use std::fs::File;
 
 use engraft_graph::{
-    Activation, BatchNorm2d, Builder, Conv2d, Dim, Graph, GraphError, Linear, NodeId, Op, Pool, Shape,
+    Activation, Attention, BatchNorm2d, Builder, Conv2d, Dim, Graph, GraphError, Linear, NodeId, Op, Pool,
+    PositionBias, ProjectionNames, Scores, Shape, Windows,
 };
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
@@ -38,7 +39,7 @@ fn every_operation_has_torchs_output_shape() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../parity/fixtures/engine/ops.json.gz");
     let cases: Value = serde_json::from_reader(GzDecoder::new(File::open(path).unwrap())).unwrap();
     let cases = cases.as_array().unwrap();
-    assert!(cases.len() > 70);
+    assert!(cases.len() > 110);
     for case in cases {
         let name = &case["name"];
         let op: Op =
@@ -188,6 +189,38 @@ fn errors_name_the_node_both_shapes_and_the_reason() {
             "layer (Roll) needs an input with one shift an axis, but gets [1, 3, 4]: each axis is rolled by its own shift",
         ),
         (
+            Op::LayerNorm2d { features: 8, eps: 1e-6 },
+            vec![&[1, 4, 4, 8]],
+            "layer (LayerNorm2d) needs an input [_, 8, _, _], but gets [1, 4, 4, 8]: it normalises that many channels",
+        ),
+        (
+            Op::ChannelAffine { scale: vec![1.0; 3], shift: vec![0.0; 3] },
+            vec![&[1, 4, 2, 2]],
+            "layer (ChannelAffine) needs an input [_, 3, _, _], but gets [1, 4, 2, 2]: it has constants for that many channels",
+        ),
+        (
+            Op::Select { axis: 1, index: 5 },
+            vec![&[1, 5, 4]],
+            "layer (Select) needs an input whose axis 1 is longer than 5, but gets [1, 5, 4]: it takes that place",
+        ),
+        (
+            Op::ExpandBatch,
+            vec![&[2, 1, 4], &[3, 5, 4]],
+            "layer (ExpandBatch) needs an input [1, ..] and a batch, but gets [2, 1, 4] and [3, 5, 4]: it is repeated to the \
+             size of the batch",
+        ),
+        (
+            Op::PadToMultiple { axes: vec![1, 4], of: 2 },
+            vec![&[1, 5, 4, 3]],
+            "layer (PadToMultiple) needs an input of more than 4 axes, but gets [1, 5, 4, 3]: it works on that axis",
+        ),
+        (
+            Op::Add,
+            vec![&[2, 3, 4], &[2, 3]],
+            "layer (Add) needs an input and another of the same sizes, but gets [2, 3, 4] and [2, 3]: elements are \
+             paired; only a size of 1 is repeated",
+        ),
+        (
             Op::Mean { axes: vec![2, 3] },
             vec![&[1, 3, 4]],
             "layer (Mean) needs an input of more than 3 axes, but gets [1, 3, 4]: it works on that axis",
@@ -196,6 +229,73 @@ fn errors_name_the_node_both_shapes_and_the_reason() {
     for (op, inputs, message) in cases {
         assert_eq!(output(op, &inputs).unwrap_err().to_string(), message);
     }
+}
+
+fn attention(position: PositionBias, windows: Option<Windows>) -> Attention {
+    let scores = Scores::Product { scale: 0.5 };
+    Attention { dim: 8, heads: 2, names: ProjectionNames::Torch, scores, position, windows }
+}
+
+#[test]
+fn attention_needs_its_features_and_the_tokens_of_its_biases() {
+    let windows = Some(Windows { side: 3, shift: 1 });
+    let table = PositionBias::Table { window: 3, matrix: true };
+    let network = PositionBias::Network { window: 3 };
+    let cases: [(_, _, &[usize], _); 7] = [
+        (PositionBias::None, None, &[2, 5, 9], "[.., tokens, 8]"),
+        (PositionBias::None, None, &[5, 8], "[.., tokens, 8]"),
+        (PositionBias::None, None, &[2, 3, 4, 5, 8], "[.., tokens, 8]"),
+        (table, None, &[2, 10, 8], "[.., 9, 8]"),
+        (network, None, &[2, 4, 3, 8], "[.., 9, 8]"),
+        (table, windows, &[2, 9, 8], "[batch, height, width, 8]"),
+        (network, windows, &[2, 8, 9, 9], "[batch, height, width, 8]"),
+    ];
+    for (position, windows, shape, needed) in cases {
+        let message = output(attention(position, windows), &[shape]).unwrap_err().to_string();
+        let expected = format!(
+            "layer (Attention) needs an input {needed}, but gets {shape:?}: it projects that many features, and has biases for \
+             that many tokens if any"
+        );
+        assert_eq!(message, expected);
+    }
+    for shape in [[2, 4, 9, 8], [1, 1, 9, 8]] {
+        assert_eq!(output(attention(table, None), &[&shape]), Ok(shape.to_vec()));
+        assert_eq!(output(attention(table, windows), &[&shape]), Ok(shape.to_vec()));
+    }
+}
+
+/// As a damaged file may have them.
+#[test]
+fn attention_whose_attributes_contradict_each_other_is_refused() {
+    let good =
+        attention(PositionBias::Table { window: 3, matrix: false }, Some(Windows { side: 3, shift: 0 }));
+    let bad = [
+        Attention { heads: 3, ..good.clone() },
+        Attention { heads: 0, ..good.clone() },
+        Attention { dim: 0, ..good.clone() },
+        Attention { windows: Some(Windows { side: 0, shift: 0 }), ..good.clone() },
+        Attention { windows: Some(Windows { side: 3, shift: 3 }), ..good.clone() },
+        Attention { windows: Some(Windows { side: 4, shift: 0 }), ..good.clone() },
+    ];
+    assert_eq!(output(good, &[&[1, 6, 6, 8]]), Ok(vec![1, 6, 6, 8]));
+    for attention in bad {
+        let message = output(attention, &[&[1, 6, 6, 8]]).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "layer (Attention) needs an input for attributes that agree, but gets [1, 6, 6, 8]: heads divide the features, a \
+             shift is less than a window, and biases are for such a window"
+        );
+    }
+}
+
+#[test]
+fn a_parameter_has_its_own_shape() {
+    let (mut b, _) = Builder::with_input("Net", &[4]);
+    let token = b.parameter("class_token", &[1, 1, 8]);
+    let graph = b.finish(token);
+    assert_eq!(graph.shapes(&[5, 4]).unwrap(), [vec![5, 4], vec![1, 1, 8]]);
+    let names: Vec<String> = graph.state().into_iter().map(|tensor| tensor.name).collect();
+    assert_eq!(names, ["class_token"]);
 }
 
 #[test]
@@ -289,5 +389,28 @@ proptest! {
         }
         let permuted = output(Op::Permute { axes }, &[&[2, 3, 5, 7]]).unwrap();
         prop_assert_eq!(output(Op::Permute { axes: back }, &[&permuted]), Ok(vec![2, 3, 5, 7]));
+    }
+
+    #[test]
+    fn broadcasting_repeats_ones_and_axes_in_front(
+        shape in prop::collection::vec(1usize..5, 1..5),
+        ones in prop::collection::vec(any::<bool>(), 4),
+        lacking in 0usize..4,
+        second_is_short: bool,
+    ) {
+        let lacking = lacking.min(shape.len() - 1);
+        let short: Vec<usize> =
+            shape[lacking..].iter().zip(ones).map(|(size, one)| if one { 1 } else { *size }).collect();
+        let pair: [&[usize]; 2] = if second_is_short { [&shape, &short] } else { [&short, &shape] };
+        for op in [Op::Add, Op::Mul] {
+            prop_assert_eq!(output(op, &pair), Ok(shape.clone()));
+        }
+    }
+
+    #[test]
+    fn padding_adds_less_than_one_multiple(size in 1usize..40, of in 1usize..9) {
+        let shape = output(Op::PadToMultiple { axes: vec![1], of }, &[&[2, size, 3]]).unwrap();
+        prop_assert_eq!((shape[0], shape[1] % of, shape[2]), (2, 0, 3));
+        prop_assert!((size..size + of).contains(&shape[1]));
     }
 }

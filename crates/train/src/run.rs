@@ -121,7 +121,7 @@ pub fn train(
     let test = match test.is_empty() {
         true => None,
         false => {
-            let network = engine.network(&rest, &fitted.best_state)?;
+            let network = engine.network(&rest, fitted.best_state.clone())?;
             Some(evaluate(network.as_ref(), &test, job.options.batch_size)?)
         }
     };
@@ -185,7 +185,8 @@ fn prepare(
         Some(root) => FeatureCache::open(root, frozen, &job.state, job.transform)?,
         None => FeatureCache::in_memory(frozen)?,
     };
-    let network = engine.network(frozen, &job.state)?;
+    let of_frozen = |spec: TensorSpec| job.state.get(&spec.name).cloned().map(|tensor| (spec.name, tensor));
+    let network = engine.network(frozen, frozen.state().into_iter().filter_map(of_frozen).collect())?;
     let features = extract(network.as_ref(), job.transform, paths, &mut cache, stop, &mut |done, total| {
         observe(Event::Progress { done, total });
     })?;

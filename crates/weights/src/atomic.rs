@@ -78,14 +78,14 @@ pub fn check_writable(path: &Path) -> Result<(), WriteError> {
 }
 
 /// A file under a temporary name beside its place, removed when dropped unless [`commit`](Self::commit)ted.
-pub(crate) struct AtomicFile {
+struct AtomicFile {
     temporary: NamedTempFile,
     path: PathBuf,
 }
 
 impl AtomicFile {
     /// Creates the temporary file, of a name that no other process has, in the folder of `path`.
-    pub(crate) fn create(path: &Path) -> Result<Self, WriteError> {
+    fn create(path: &Path) -> Result<Self, WriteError> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".engraft-").suffix(".part");
         // Private by default, as files in /tmp should be. This one gets the permissions that a new file has.
@@ -98,35 +98,25 @@ impl AtomicFile {
     }
 
     /// Syncs the file and gives it its name.
-    pub(crate) fn commit(self) -> Result<(), WriteError> {
+    fn commit(self) -> Result<(), WriteError> {
         let Self { temporary, path } = self;
         let finish = || {
             temporary.as_file().sync_all()?;
             temporary.persist(&path).map_err(|error| error.error)?;
-            sync_folder(folder_of(&path))
+            sync_folder(&path)
         };
         finish().map_err(|error| WriteError::new(&path, error))
     }
 }
 
-impl Write for AtomicFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.temporary.as_file_mut().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.temporary.as_file_mut().flush()
-    }
-}
-
-/// Makes the rename itself survive a power failure.
+/// Makes the new name of a file survive a power failure.
 #[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+pub(crate) fn sync_folder(of: &Path) -> io::Result<()> {
+    File::open(folder_of(of))?.sync_all()
 }
 
 #[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -5,7 +5,9 @@
 //!   executes none of it; [`StateDict::write_safetensors`] writes.
 //! - [`match_state`] pairs the tensors of a file with those of a network, by name or by order, or says in what
 //!   they differ.
-//! - [`find_or_download`] finds published weights in PyTorch's cache or Engraft's, or downloads them.
+//! - [`interpolate_positions`] fits the embeddings of a Vision Transformer to another number of patches.
+//! - [`find_or_download`] finds published weights in PyTorch's cache or Engraft's, or downloads
+//!   them; [`Downloads`] says from where.
 //!
 //! The crate knows no engine and no architecture; of a network it sees the
 //! [`TensorSpec`](engraft_graph::TensorSpec)s.
@@ -37,15 +39,19 @@ mod cache;
 mod download;
 mod error;
 mod matching;
+mod part_file;
+mod positions;
 mod pytorch;
 mod read;
+mod request;
 mod safetensors_file;
 mod state_dict;
 
 pub use atomic::{WriteError, check_writable, write_atomically};
 pub use cache::{WeightsFolders, cache_dir};
-pub use download::{Source, find_or_download};
+pub use download::{Downloads, Progress, Source, find_or_download};
 pub use error::WeightsError;
 pub use matching::{Head, Matched, Mismatch, OtherShape, looks_like, match_state};
+pub use positions::interpolate_positions;
 pub use safetensors_file::read_metadata;
 pub use state_dict::{StateDict, Tensor, TensorData};

@@ -30,7 +30,8 @@ impl Head {
 /// A state dict that fits a network.
 #[derive(Clone, Debug)]
 pub struct Matched {
-    /// The tensors under the network's names and in its order, without a replaced head.
+    /// The tensors under the network's names and in its order, without a replaced head, and without the
+    /// constants ([`TensorKind::Index`]) that the file lacks.
     pub tensors: StateDict,
     /// What the user should know when the tensors were not matched by name.
     pub note: Option<String>,
@@ -112,8 +113,11 @@ fn part(names: &[String], one: &str, many: &str) -> Option<String> {
 /// What order cannot tell is two layers of equal shape that the other network defines in exchanged order
 /// under names of its own.
 ///
+/// Names that torchvision itself renames while it loads a file (DenseNet's `norm.1`, ViT's `linear_1`) are
+/// those of today.
+///
 /// Counters (`num_batches_tracked`) that a file lacks are zero, as they are never read in evaluation and
-/// files before PyTorch 0.4.1 have none.
+/// files before PyTorch 0.4.1 have none. Constants ([`TensorKind::Index`]) that it lacks are left out.
 ///
 /// # Errors
 /// [`WeightsError::Mismatch`], with the name of the one of `architectures` that the file fits instead, if
@@ -125,6 +129,7 @@ pub fn match_state<'a>(
     source: &Path,
     architectures: impl IntoIterator<Item = (&'a str, Vec<TensorSpec>)>,
 ) -> Result<Matched, WeightsError> {
+    let dict = dict.map_names(todays_name);
     match by_name(&dict, specs, head) {
         Ok(pairs) => Ok(Matched { tensors: take(dict, pairs), note: None }),
         Err(difference) => match by_order(&dict, specs, head) {
@@ -162,8 +167,27 @@ pub fn looks_like<'a>(
     fits_by_order
 }
 
-/// A tensor that the network needs, and the name that the file has for it, or `None` for a counter to be
-/// filled in.
+/// The name that torchvision gives a tensor while it loads an older file: DenseNet's `norm.1` is `norm1`
+/// (`_load_state_dict` in `torchvision/models/densenet.py`), ViT's `linear_1` is a layer of a sequence
+/// (`MLPBlock` in `vision_transformer.py`).
+fn todays_name(name: String) -> String {
+    let renamed = || {
+        let (layer, own) = name.rsplit_once('.')?;
+        let (module, number) = layer.rsplit_once('.')?;
+        let (block, module_name) = module.rsplit_once('.')?;
+        match (module_name, number) {
+            ("norm" | "conv", "1" | "2") if kind(block).starts_with("denselayer") => {
+                Some(format!("{module}{number}.{own}"))
+            }
+            ("mlp", "linear_1") => Some(format!("{module}.0.{own}")),
+            ("mlp", "linear_2") => Some(format!("{module}.3.{own}")),
+            _ => None,
+        }
+    };
+    renamed().unwrap_or(name)
+}
+
+/// A tensor that the network needs, and the name that the file has for it, or `None` if it may lack it.
 type Pair<'a> = (&'a TensorSpec, Option<String>);
 
 fn by_name<'a>(dict: &StateDict, specs: &'a [TensorSpec], head: &Head) -> Result<Vec<Pair<'a>>, Mismatch> {
@@ -173,6 +197,7 @@ fn by_name<'a>(dict: &StateDict, specs: &'a [TensorSpec], head: &Head) -> Result
         match dict.get(&spec.name) {
             Some(tensor) if fits(tensor, spec) => pairs.push((spec, Some(spec.name.clone()))),
             _ if spec.kind == TensorKind::Counter => pairs.push((spec, None)),
+            None if spec.kind == TensorKind::Index => pairs.push((spec, None)),
             Some(tensor) => difference.other_shape.push(other_shape(tensor, spec)),
             None => difference.missing.push(spec.name.clone()),
         }
@@ -206,10 +231,11 @@ fn ends_early(dict: &StateDict, specs: &[TensorSpec], head: &Head) -> Option<Mis
     Some(Mismatch { missing: rest.iter().map(|spec| spec.name.clone()).collect(), ..Mismatch::default() })
 }
 
-/// What the file should hold: all tensors, or all but the counters if it has none.
+/// What the file should hold: all tensors, but no counters or constants if it has none.
 fn expected<'a>(dict: &StateDict, specs: &'a [TensorSpec]) -> Vec<&'a TensorSpec> {
-    let has_counters = dict.names().any(is_counter);
-    specs.iter().filter(|spec| has_counters || spec.kind != TensorKind::Counter).collect()
+    let kinds: HashSet<&str> = dict.names().map(kind).collect();
+    let may_lack = |spec: &TensorSpec| matches!(spec.kind, TensorKind::Counter | TensorKind::Index);
+    specs.iter().filter(|spec| !may_lack(spec) || kinds.contains(kind(&spec.name))).collect()
 }
 
 /// Whether the tensors pair off with the first of those that are expected.
@@ -270,11 +296,10 @@ fn note(source: &Path, dict: &StateDict, pairs: &[Pair]) -> String {
 /// Moves the tensors to the network's names.
 fn take(dict: StateDict, pairs: Vec<Pair>) -> StateDict {
     let mut tensors: HashMap<String, Tensor> = dict.into_iter().collect();
-    pairs
-        .into_iter()
-        .map(|(spec, name)| {
-            let tensor = name.and_then(|name| tensors.remove(&name)).unwrap_or_else(|| Tensor::counter(0));
-            (spec.name.clone(), tensor)
-        })
-        .collect()
+    let tensor = |(spec, name): (&TensorSpec, Option<String>)| {
+        let found = name.and_then(|name| tensors.remove(&name));
+        let zero = || (spec.kind == TensorKind::Counter).then(|| Tensor::counter(0));
+        Some((spec.name.clone(), found.or_else(zero)?))
+    };
+    pairs.into_iter().filter_map(tensor).collect()
 }

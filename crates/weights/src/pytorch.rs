@@ -2,13 +2,12 @@
 //! executed.
 
 use std::collections::HashMap;
-use std::io;
 use std::path::Path;
 
 use memchr::memmem;
 use pytorch_reader::{DType, PickleError, PytorchError, PytorchReader};
 
-use crate::read::{Element, damaged, decode, first_bytes, read_error};
+use crate::read::{Element, damaged, decode, first_bytes, io_error};
 use crate::{StateDict, Tensor, WeightsError};
 
 /// Keys under which training scripts save the state dict beside the optimizer's.
@@ -149,16 +148,5 @@ fn open_error(path: &Path, error: PytorchError) -> WeightsError {
             not_state_dict(reason)
         }
         error => damaged(path, error),
-    }
-}
-
-/// `pytorch-reader` reports a file that contradicts itself by these kinds, the operating system's errors by
-/// others.
-fn io_error(path: &Path, error: io::Error) -> WeightsError {
-    match error.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput => {
-            damaged(path, error)
-        }
-        _ => read_error(path, error),
     }
 }

@@ -43,6 +43,17 @@ pub(crate) fn read_error(path: &Path, source: io::Error) -> WeightsError {
     }
 }
 
+/// An error in the middle of a file. One that contradicts itself has these kinds, the operating system's
+/// errors have others.
+pub(crate) fn io_error(path: &Path, error: io::Error) -> WeightsError {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput => {
+            damaged(path, error)
+        }
+        _ => read_error(path, error),
+    }
+}
+
 pub(crate) fn damaged(path: &Path, reason: impl ToString) -> WeightsError {
     WeightsError::Damaged { path: path.to_path_buf(), reason: reason.to_string() }
 }

@@ -2,25 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
-use memmap2::Mmap;
-use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata};
 use serde_json::json;
 
-use crate::read::{Element, damaged, decode, first_bytes, is_safetensors, not_weights, read_error};
-use crate::{StateDict, Tensor, WeightsError, WriteError, write_atomically};
+use crate::read::{Element, decode, first_bytes, io_error, is_safetensors, not_weights, read_error};
+use crate::{StateDict, Tensor, TensorData, WeightsError, WriteError, write_atomically};
 
 /// The length of the header, before the header.
 const LENGTH_BYTES: usize = 8;
 
 pub(crate) fn read(path: &Path) -> Result<StateDict, WeightsError> {
-    let map = map(path)?;
-    let (header_length, header) = header(path, &map)?;
-    let values = &map[LENGTH_BYTES + header_length..];
+    let (header, mut file) = open(path)?;
     let mut dict = StateDict::new();
+    // The values lie one after the other in the order of their offsets.
     for name in header.offset_keys() {
         let Some(info) = header.info(&name) else { continue };
         let element = element(info.dtype).ok_or_else(|| WeightsError::UnsupportedType {
@@ -28,10 +25,27 @@ pub(crate) fn read(path: &Path) -> Result<StateDict, WeightsError> {
             tensor: name.clone(),
             dtype: info.dtype.to_string(),
         })?;
-        let data = decode(&values[info.data_offsets.0..info.data_offsets.1], element);
+        let length = info.data_offsets.1 - info.data_offsets.0;
+        let data = read_values(&mut file, length, element).map_err(|error| io_error(path, error))?;
         dict.insert(name, Tensor { shape: info.shape.clone(), data });
     }
     Ok(dict.without_order())
+}
+
+/// The next `length` bytes as values. Those of most files are read to where they stay, and need no memory twice.
+fn read_values(file: &mut File, length: usize, element: Element) -> io::Result<TensorData> {
+    match element {
+        Element::F32 => {
+            let mut values = vec![0.0_f32; length / 4];
+            file.read_exact(bytemuck::cast_slice_mut(&mut values))?;
+            Ok(TensorData::F32(values))
+        }
+        _ => {
+            let mut bytes = vec![0; length];
+            file.read_exact(&mut bytes)?;
+            Ok(decode(&bytes, element))
+        }
+    }
 }
 
 /// The texts that a `.safetensors` file carries beside its tensors; empty when it carries none.
@@ -46,21 +60,30 @@ pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>, WeightsErr
     if !is_safetensors(&beginning) {
         return Err(not_weights(path, &beginning));
     }
-    let map = map(path)?;
-    let (_, header) = header(path, &map)?;
+    let (header, _) = open(path)?;
     Ok(header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect())
 }
 
-fn map(path: &Path) -> Result<Mmap, WeightsError> {
-    let file = File::open(path).map_err(|error| read_error(path, error))?;
-    // SAFETY: the map is only read, and dropped before this module returns. Engraft replaces files by
-    // renaming and never changes one in place; nothing protects a map from another program that does.
-    unsafe { Mmap::map(&file) }.map_err(|error| read_error(path, error))
+/// The header, which is checked against the length of the file, and the file at the beginning of the values.
+fn open(path: &Path) -> Result<(Metadata, File), WeightsError> {
+    let mut file = File::open(path).map_err(|error| read_error(path, error))?;
+    let header = read_header(&mut file).map_err(|error| io_error(path, error))?;
+    Ok((header, file))
 }
 
-/// The length of the header in bytes and the header, which is checked against the length of the file.
-fn header(path: &Path, file: &[u8]) -> Result<(usize, Metadata), WeightsError> {
-    SafeTensors::read_metadata(file).map_err(|error| damaged(path, error))
+fn read_header(file: &mut File) -> io::Result<Metadata> {
+    let mut length = [0; LENGTH_BYTES];
+    file.read_exact(&mut length)?;
+    let mut json = Vec::new();
+    file.take(u64::from_le_bytes(length)).read_to_end(&mut json)?;
+    let header: Metadata = serde_json::from_slice(&json)?;
+    let values = file.metadata()?.len().saturating_sub((LENGTH_BYTES + json.len()) as u64);
+    if header.data_len() as u64 != values {
+        let message =
+            format!("there are {values} bytes of values, the header describes {}", header.data_len());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    Ok(header)
 }
 
 fn element(dtype: Dtype) -> Option<Element> {

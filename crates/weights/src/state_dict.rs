@@ -20,7 +20,7 @@ pub struct Tensor {
 pub enum TensorData {
     /// Parameters and running statistics.
     F32(Vec<f32>),
-    /// Batch norm's counters.
+    /// Batch norm's counters, and constants.
     I64(Vec<i64>),
 }
 
@@ -151,6 +151,12 @@ impl StateDict {
     /// says nothing.
     pub fn keeps_order(&self) -> bool {
         self.keeps_order
+    }
+
+    /// The same tensors under other names; of two that get the same name the later one stays.
+    pub(crate) fn map_names(self, rename: impl Fn(String) -> String) -> Self {
+        let tensors = self.tensors.into_iter().map(|(name, tensor)| (rename(name), tensor)).collect();
+        Self { tensors, keeps_order: self.keeps_order }
     }
 
     pub(crate) fn without_order(mut self) -> Self {

@@ -73,30 +73,35 @@ fn a_published_backbone_of_other_names_fits_by_order() {
     assert!(error.starts_with("the weights file weights.pth does not fit the network: "), "{error}");
 }
 
+/// As torchvision loads them, whatever the format.
 #[test]
-fn densenets_published_names_fit_by_order_with_the_values_that_torch_gives_them() {
-    let names = &expected()["densenet_names"];
-    let dict = StateDict::read(&file("densenet_old_names.pth")).unwrap();
-    let mut matched = fit(dict, &specs(names), &Head::Kept).unwrap();
-    assert!(
-        matched.note.as_deref().unwrap().contains("(features.denseblock1.denselayer1.norm.1.weight for"),
-        "{:?}",
-        matched.note
-    );
-    let counters: Vec<_> =
-        matched.tensors.iter().filter(|(_, tensor)| matches!(tensor.data, TensorData::I64(_))).collect();
-    assert!(!counters.is_empty() && counters.iter().all(|(_, tensor)| **tensor == Tensor::counter(0)));
-    let names: serde_json::Value =
-        names.as_array().unwrap().iter().filter(|entry| !is_counter(&entry[0])).cloned().collect();
-    let counters: Vec<_> = counters.into_iter().map(|(name, _)| name.to_string()).collect();
-    for name in counters {
-        matched.tensors.remove(&name);
+fn published_files_with_names_of_older_torchvisions_fit_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let safetensors = folder.path().join("weights.safetensors");
+    for (old, new) in [("densenet_old_names.pth", "densenet_names"), ("vit_old_names.pth", "vit_names")] {
+        let names = &expected()[new];
+        let dict = StateDict::read(&file(old)).unwrap();
+        assert!(dict.names().ne(specs(names).iter().map(|spec| spec.name.as_str())), "{old}");
+        dict.write_safetensors(&safetensors, &Default::default()).unwrap();
+        for dict in [dict, StateDict::read(&safetensors).unwrap()] {
+            let mut matched = fit(dict, &specs(names), &Head::Kept).unwrap();
+            assert_eq!(matched.note, None);
+            let counters: Vec<String> =
+                matched.tensors.names().filter(|name| is_counter(name)).map(String::from).collect();
+            // torchvision's DenseNet has counters that its files lack.
+            assert_eq!(counters.is_empty(), new != "densenet_names");
+            for name in counters {
+                assert_eq!(matched.tensors.remove(&name), Some(Tensor::counter(0)));
+            }
+            let list =
+                names.as_array().unwrap().iter().filter(|entry| !is_counter(entry[0].as_str().unwrap()));
+            assert_holds(&matched.tensors, &list.cloned().collect(), old);
+        }
     }
-    assert_holds(&matched.tensors, &names, "densenet");
 }
 
-fn is_counter(name: &serde_json::Value) -> bool {
-    name.as_str().unwrap().ends_with("num_batches_tracked")
+fn is_counter(name: &str) -> bool {
+    name.ends_with("num_batches_tracked")
 }
 
 #[test]
@@ -110,6 +115,65 @@ fn counters_that_a_file_lacks_are_zero() {
         matched.tensors.names().collect::<Vec<_>>(),
         specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn counters_of_another_type_are_zero() {
+    let specs = torchvision("resnet18");
+    let mut dict = numbered(&specs);
+    dict.insert("bn1.num_batches_tracked", Tensor::f32([], vec![3.0]));
+    let matched = fit(dict, &specs, &Head::Kept).unwrap();
+    assert_eq!(matched.tensors.get("bn1.num_batches_tracked"), Some(&Tensor::counter(0)));
+    assert_eq!(matched.tensors.get("layer1.0.bn1.num_batches_tracked").map(number), Some(11));
+}
+
+#[test]
+fn constants_that_a_file_lacks_are_left_out() {
+    let specs = torchvision("swin_t");
+    let is_constant = |name: &str| name.ends_with("relative_position_index");
+    assert_in_place(&fit(numbered(&specs), &specs, &Head::Kept).unwrap(), &specs, "none");
+
+    let without: StateDict = numbered(&specs).into_iter().filter(|(name, _)| !is_constant(name)).collect();
+    for prefix in ["", "backbone."] {
+        let dict = rename(without.clone(), |name| format!("{prefix}{name}"));
+        let matched = fit(dict, &specs, &Head::Kept).unwrap();
+        assert_eq!(matched.note.is_some(), !prefix.is_empty());
+        let wanted = specs.iter().enumerate().filter(|(_, spec)| !is_constant(&spec.name));
+        assert!(
+            matched
+                .tensors
+                .iter()
+                .map(|(name, tensor)| (name, number(tensor)))
+                .eq(wanted.map(|(i, spec)| (spec.name.as_str(), i as i64)))
+        );
+    }
+
+    let mut other = numbered(&specs);
+    other.get_mut("features.1.0.attn.relative_position_index").unwrap().shape = vec![49, 49];
+    let error = fit(other, &specs, &Head::Kept).unwrap_err();
+    assert!(error.contains("1 tensor has another shape"), "{error}");
+}
+
+/// GoogLeNet's published file holds heads that torchvision drops, and a file without them is as good.
+#[test]
+fn auxiliary_heads_may_be_in_the_file_or_in_the_network_alone() {
+    let is_auxiliary = |name: &str| name.starts_with("aux");
+    let with = torchvision("googlenet");
+    let without: Vec<_> = with.iter().filter(|spec| !is_auxiliary(&spec.name)).cloned().collect();
+    assert_ne!(with.len(), without.len());
+    let dropped = Head::Replaced(vec!["aux1".to_string(), "aux2".to_string()]);
+    for file in [&with, &without] {
+        for network in [&with, &without] {
+            let matched = fit(numbered(file), network, &dropped).unwrap();
+            assert_eq!(matched.note, None);
+            let names: Vec<_> = matched.tensors.names().collect();
+            assert_eq!(names, without.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>());
+        }
+    }
+    let error = fit(numbered(&with), &without, &Head::Kept).unwrap_err();
+    assert!(error.contains("tensors are left over (aux1.conv.conv.weight"), "{error}");
+    let error = fit(numbered(&without), &with, &Head::Kept).unwrap_err();
+    assert!(error.contains("tensors are missing (aux1.conv.conv.weight"), "{error}");
 }
 
 #[test]

@@ -12,16 +12,29 @@
 
 mod alexnet;
 mod architecture;
+mod blocks;
 mod catalogue;
+mod convnext;
 mod densenet;
+mod efficientnet;
+mod googlenet;
+mod inception_v3;
+mod maxvit;
+mod mnasnet;
 mod mobilenet_v2;
+mod mobilenet_v3;
+mod regnet;
 mod resnet;
 mod shufflenet_v2;
 mod squeezenet;
+mod swin;
 mod vgg;
+mod vit;
 
-pub use architecture::{UnknownArchitecture, architecture, architectures};
-pub use catalogue::{PublishedWeights, WEIGHTS, default_weights, weights_of_file};
+pub use architecture::{SizeError, UnknownArchitecture, architecture, architecture_of_size, architectures};
+pub use catalogue::{
+    Interpolation, PublishedWeights, WEIGHTS, default_weights, weights_by_tag, weights_of_file,
+};
 
 /// The names of ImageNet's 1000 classes in the order of the logits, as torchvision writes them.
 pub fn imagenet_classes() -> Vec<&'static str> {

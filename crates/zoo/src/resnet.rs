@@ -1,4 +1,5 @@
-//! ResNet (He et al. 2015, arXiv 1512.03385), with the stride on the 3x3 convolution; `torchvision/models/resnet.py`.
+//! ResNet (He et al. 2015, arXiv 1512.03385), with the stride on the 3x3 convolution, ResNeXt (Xie et al. 2016, arXiv 1611.05431) and Wide
+//! ResNet (Zagoruyko and Komodakis 2016, arXiv 1605.07146); `torchvision/models/resnet.py`.
 
 use engraft_graph::Activation::ReLU;
 use engraft_graph::{BatchNorm2d, Builder, Conv2d, Graph, Linear, NodeId, Op, Pool};
@@ -8,15 +9,23 @@ use engraft_graph::{BatchNorm2d, Builder, Conv2d, Graph, Linear, NodeId, Op, Poo
 pub(crate) enum Block {
     /// Two 3x3 convolutions.
     Basic,
-    /// 1x1, 3x3 and 1x1, the last four times as wide.
-    Bottleneck,
+    /// 1x1, 3x3 and 1x1, the last four times as wide as a basic block.
+    Bottleneck {
+        /// Groups of the 3x3 convolution.
+        groups: usize,
+        /// Channels of a group in `layer1`; twice as many in each layer that follows.
+        width: usize,
+    },
 }
+
+/// That of a ResNet.
+pub(crate) const BOTTLENECK: Block = Block::Bottleneck { groups: 1, width: 64 };
 
 impl Block {
     fn expansion(self) -> usize {
         match self {
             Block::Basic => 1,
-            Block::Bottleneck => 4,
+            Block::Bottleneck { .. } => 4,
         }
     }
 }
@@ -57,7 +66,7 @@ fn residual(
     let out = width * block.expansion();
     let class = match block {
         Block::Basic => "BasicBlock",
-        Block::Bottleneck => "Bottleneck",
+        Block::Bottleneck { .. } => "Bottleneck",
     };
     b.module(name, class, |b| {
         let convolutions = match block {
@@ -65,11 +74,14 @@ fn residual(
                 Conv2d::new(channels, width, 3).stride(stride).padding(1),
                 Conv2d::new(width, out, 3).padding(1),
             ],
-            Block::Bottleneck => vec![
-                Conv2d::new(channels, width, 1),
-                Conv2d::new(width, width, 3).stride(stride).padding(1),
-                Conv2d::new(width, out, 1),
-            ],
+            Block::Bottleneck { groups, width: of_group } => {
+                let inner = groups * of_group * width / 64;
+                vec![
+                    Conv2d::new(channels, inner, 1),
+                    Conv2d::new(inner, inner, 3).stride(stride).padding(1).groups(groups),
+                    Conv2d::new(inner, out, 1),
+                ]
+            }
         };
         let last = convolutions.len();
         let mut x = input;
@@ -89,7 +101,7 @@ fn residual(
                 b.layer("1", BatchNorm2d::new(out), x)
             })
         };
-        if let Block::Bottleneck = block {
+        if let Block::Bottleneck { .. } = block {
             b.registered_in_order(&["conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "relu", "downsample"]);
         }
         let x = b.function(Op::Add, &[x, shortcut]);

@@ -3,6 +3,8 @@
 use engraft_graph::Activation::ReLU;
 use engraft_graph::{BatchNorm2d, Builder, Conv2d, Dim, Graph, Linear, NodeId, Op, Pool};
 
+use crate::blocks::{conv_norm_activation_layers, depthwise};
+
 /// Units in `stage2`, `stage3` and `stage4`.
 const UNITS: [usize; 3] = [4, 8, 4];
 
@@ -10,7 +12,7 @@ const UNITS: [usize; 3] = [4, 8, 4];
 pub(crate) fn shufflenet_v2(widths: [usize; 4]) -> Graph {
     let [.., last] = widths;
     let (mut b, x) = Builder::new("ShuffleNetV2", 3, 224);
-    let x = conv_norm_relu(&mut b, "conv1", Conv2d::new(3, 24, 3).stride(2).padding(1), x);
+    let x = conv_norm_relu(&mut b, "conv1", Conv2d::new(3, 24, 3).stride(2), x);
     let mut x = b.layer("maxpool", Op::MaxPool2d(Pool::new(3, 2).padding(1)), x);
     let mut channels = 24;
     for (stage, (units, width)) in UNITS.into_iter().zip(widths).enumerate() {
@@ -31,7 +33,7 @@ fn downsampling_unit(b: &mut Builder, [channels, width]: [usize; 2], x: NodeId) 
     let half = width / 2;
     b.module("0", "InvertedResidual", |b| {
         let left = b.sequential("branch1", |b| {
-            let x = b.layer("0", depthwise(channels, 2), x);
+            let x = b.layer("0", depthwise(channels, 3, 2), x);
             let x = b.layer("1", BatchNorm2d::new(channels), x);
             let x = b.layer("2", Conv2d::new(channels, half, 1).no_bias(), x);
             let x = b.layer("3", BatchNorm2d::new(half), x);
@@ -59,16 +61,12 @@ fn branch2(b: &mut Builder, [channels, half]: [usize; 2], stride: usize, x: Node
         let x = b.layer("0", Conv2d::new(channels, half, 1).no_bias(), x);
         let x = b.layer("1", BatchNorm2d::new(half), x);
         let x = b.layer("2", ReLU.inplace(), x);
-        let x = b.layer("3", depthwise(half, stride), x);
+        let x = b.layer("3", depthwise(half, 3, stride), x);
         let x = b.layer("4", BatchNorm2d::new(half), x);
         let x = b.layer("5", Conv2d::new(half, half, 1).no_bias(), x);
         let x = b.layer("6", BatchNorm2d::new(half), x);
         b.layer("7", ReLU.inplace(), x)
     })
-}
-
-fn depthwise(channels: usize, stride: usize) -> Conv2d {
-    Conv2d::new(channels, channels, 3).stride(stride).padding(1).groups(channels).no_bias()
 }
 
 /// Joins two halves and interleaves their channels (`channel_shuffle` with two groups).
@@ -82,10 +80,5 @@ fn shuffle(b: &mut Builder, left: NodeId, right: NodeId) -> NodeId {
 }
 
 fn conv_norm_relu(b: &mut Builder, name: &str, conv: Conv2d, x: NodeId) -> NodeId {
-    b.sequential(name, |b| {
-        let channels = conv.out_channels;
-        let x = b.layer("0", conv.no_bias(), x);
-        let x = b.layer("1", BatchNorm2d::new(channels), x);
-        b.layer("2", ReLU.inplace(), x)
-    })
+    b.sequential(name, |b| conv_norm_activation_layers(b, conv, BatchNorm2d::new, ReLU, x))
 }

@@ -16,8 +16,7 @@ pub(crate) fn vgg(stages: [usize; 5], batch_norm: bool) -> Graph {
     let x = b.sequential("features", |b| {
         let mut x = x;
         let mut channels = 3;
-        let mut names = (0..).map(|index: usize| index.to_string());
-        let mut layer = |op: Op, x| b.layer(&names.next().unwrap_or_default(), op, x);
+        let mut layer = |op: Op, x| b.layer(&b.next_name(), op, x);
         for (convolutions, width) in stages.into_iter().zip(WIDTHS) {
             for _ in 0..convolutions {
                 x = layer(Conv2d::new(channels, width, 3).padding(1).into(), x);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use engraft_graph::{Graft, Graph, GraphError, HeadSpec, NodeId, Op};
-use engraft_zoo::{architecture, architectures};
+use engraft_zoo::{architecture, architecture_of_size, architectures};
 
 fn head(hidden_units: &[usize], classes: usize, dropout: f64) -> HeadSpec {
     HeadSpec { hidden_units: hidden_units.into(), classes, dropout }
@@ -40,7 +40,8 @@ fn check(context: &str, original: &Graph, graft: &Graft) {
     for op in graph.nodes().iter().filter_map(|node| node.op.widths()) {
         assert_ne!(op[1], 1000, "{context}");
     }
-    assert!(!graph.to_string().contains("1000"), "{context}");
+    let text = graph.to_string();
+    assert!(!text.contains("_features=1000,") && !text.contains(" 1000,"), "{context}");
 
     // Nodes and modules agree, and what stays has its name and shape.
     let of_nodes: HashSet<String> =
@@ -59,11 +60,12 @@ fn check(context: &str, original: &Graph, graft: &Graft) {
 #[test]
 fn every_architecture_takes_a_head_in_the_place_of_its_own() {
     for name in architectures() {
-        let original = architecture(name).unwrap();
+        let original = architecture(name).unwrap().without_aux();
         let graft = graft(name, &head(&[64], 102, 0.2), None);
         check(name, &original, &graft);
-        // All that stays is all but the classifier, in torchvision's order.
-        let stays = |tensor: &String| !graft.is_of_head(tensor);
+        // All that stays is all but the classifier, in torchvision's order. That of a MaxViT ends beside the layer it begins with.
+        let last = format!("{}.", original.head().unwrap().layer_path);
+        let stays = |tensor: &String| !graft.is_of_head(tensor) && !tensor.starts_with(&last);
         let mut expected = names(&original);
         let mut found = names(&graft.graph);
         expected.retain(stays);
@@ -74,22 +76,51 @@ fn every_architecture_takes_a_head_in_the_place_of_its_own() {
     }
 }
 
+#[test]
+fn every_architecture_can_be_cut_at_its_last_layer_and_in_the_middle() {
+    for name in architectures() {
+        let original = architecture(name).unwrap().without_aux();
+        let last = original.head().unwrap().layer_path;
+        let layers: Vec<_> = original.nodes().iter().filter(|node| node.op.widths().is_some()).collect();
+        let middle = layers[layers.len() / 2].module.clone();
+        for path in [last, middle] {
+            let graft = graft(name, &head(&[64], 102, 0.2), Some(&path));
+            check(&format!("{name}, cut at {path}"), &original, &graft);
+            assert_eq!(graft.report.path, path);
+        }
+    }
+}
+
 /// One of each family, at every module it has.
 #[test]
 fn every_module_can_be_cut_at_or_says_why_not() {
     let families = [
         "alexnet",
+        "convnext_tiny",
         "densenet121",
+        "efficientnet_b0",
+        "efficientnet_v2_s",
+        "googlenet",
+        "inception_v3",
+        "maxvit_t",
+        "mnasnet0_5",
         "mobilenet_v2",
+        "mobilenet_v3_small",
+        "regnet_x_400mf",
+        "regnet_y_400mf",
         "resnet18",
+        "resnext50_32x4d",
         "shufflenet_v2_x0_5",
         "squeezenet1_1",
+        "swin_t",
+        "swin_v2_t",
         "vgg11_bn",
+        "vit_b_32",
     ];
     for name in families {
         let original = architecture(name).unwrap();
         let paths = original.module_paths();
-        let mut grafted = 0;
+        let (mut grafted, mut parts) = (0, 0);
         for path in &paths {
             match original.graft(&head(&[64], 102, 0.2), Some(path)) {
                 // Behind the last layer there is nothing to replace: the classes of ImageNet are the features.
@@ -98,7 +129,9 @@ fn every_module_can_be_cut_at_or_says_why_not() {
                     check(&format!("{name}, cut at {path}"), &original, &graft);
                     grafted += 1;
                 }
-                // The first layer, a ReLU that is called twice, and a branch that is empty.
+                // The projections of an attention.
+                Err(GraphError::PartOfModule { .. }) => parts += 1,
+                // The first layer, a ReLU that is called twice, a branch that is empty, a layer that is not called.
                 Err(
                     GraphError::NothingLeft { .. }
                     | GraphError::SeveralInputs { .. }
@@ -107,8 +140,20 @@ fn every_module_can_be_cut_at_or_says_why_not() {
                 Err(error) => panic!("{name}, cut at {path}: {error}"),
             }
         }
-        assert!(grafted * 10 > paths.len() * 8, "{name}: {grafted} of {}", paths.len());
+        let wholes = paths.len() - parts;
+        assert!(grafted * 10 > wholes * 8, "{name}: {grafted} of {wholes}");
     }
+}
+
+/// Inception's auxiliary head has a kernel that does not fit into the maps of images below 299 pixels.
+#[test]
+fn an_image_too_small_for_an_auxiliary_head_is_no_reason_against_a_graft() {
+    for size in [75, 224] {
+        let inception = architecture_of_size("inception_v3", size).unwrap();
+        let graft = inception.graft(&head(&[64], 102, 0.2), None).unwrap();
+        assert_eq!(graft.graph.output_shape(), Ok(vec![102]), "{size}");
+    }
+    assert!(architecture_of_size("inception_v3", 74).is_err());
 }
 
 /// The node whose output the head sees.
@@ -178,6 +223,48 @@ fn the_report_says_what_was_done() {
             &head(&[], 2, 0.0),
             None,
             "classifier: Linear 9216->4096 ... 4096->1000 replaced by 9216->2",
+        ),
+        ("swin_t", &head(&[], 2, 0.0), None, "head: Linear 768->1000 replaced by 768->2"),
+        (
+            "swin_v2_s",
+            &head(&[256], 2, 0.0),
+            Some("features.6"),
+            "features.6 and all behind it: Linear 1536->768 ... 768->1000 replaced by 384->256->2, dropout 0, after global average \
+             pooling",
+        ),
+        ("vit_b_16", &head(&[], 2, 0.0), None, "heads: Linear 768->1000 replaced by 768->2"),
+        (
+            "vit_b_16",
+            &head(&[], 2, 0.0),
+            Some("heads.head"),
+            "heads.head: Linear 768->1000 replaced by 768->2",
+        ),
+        (
+            "vit_h_14",
+            &head(&[], 2, 0.0),
+            Some("encoder.layers.encoder_layer_16"),
+            "encoder.layers.encoder_layer_16 and all behind it: Linear 1280->5120 ... 1280->1000 replaced by 1280->2, after the mean \
+             over tokens",
+        ),
+        (
+            "maxvit_t",
+            &head(&[], 2, 0.0),
+            None,
+            "classifier.3 and all behind it: Linear 512->512 ... 512->1000 replaced by 512->2",
+        ),
+        (
+            "maxvit_t",
+            &head(&[], 2, 0.0),
+            Some("blocks.3.layers.1.layers.grid_attention.attn_layer"),
+            "blocks.3.layers.1.layers.grid_attention.attn_layer and all behind it: Linear 512->2048 ... 512->1000 replaced by \
+             512->2, after global average pooling",
+        ),
+        ("convnext_tiny", &head(&[], 2, 0.0), None, "classifier.2: Linear 768->1000 replaced by 768->2"),
+        (
+            "mobilenet_v3_large",
+            &head(&[], 2, 0.0),
+            None,
+            "classifier: Linear 960->1280 ... 1280->1000 replaced by 960->2",
         ),
     ];
     for (name, spec, cut, report) in cases {
@@ -249,6 +336,10 @@ fn cuts_that_cannot_be_are_refused() {
     assert_eq!(message("resnet18", "layer5"), nearest("layer5", "layer4"));
     assert_eq!(message("resnet18", "FC"), nearest("FC", "fc"));
     assert_eq!(message("resnet18", "layer3.0.con1"), nearest("layer3.0.con1", "layer3.0.conv1"));
+    assert_eq!(
+        message("swin_t", "features.1.0.attn.qkv"),
+        "`features.1.0.attn.qkv` is computed as a part of `features.1.0.attn`; name that module instead"
+    );
     let nothing_left = |cut: &str| {
         format!(
             "a cut at `{cut}` leaves no layer of the network to take features from; cut at a later module"
@@ -263,7 +354,7 @@ fn cuts_that_cannot_be_are_refused() {
 #[test]
 fn the_part_before_the_head_is_the_original_network() {
     for name in architectures() {
-        let original = architecture(name).unwrap();
+        let original = architecture(name).unwrap().without_aux();
         let graft = graft(name, &head(&[64], 102, 0.2), None);
         let (trunk, rest) = graft.graph.split(graft.features);
         let nodes = trunk.nodes();

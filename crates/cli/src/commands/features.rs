@@ -46,12 +46,12 @@ pub(crate) struct Features {
 impl Features {
     pub(crate) fn run(self) -> Outcome {
         check_out(&self.out)?;
-        let (ready, paths) = self.network.resolve()?;
+        let (mut ready, paths) = self.network.resolve()?;
         let graph = match &self.at {
             Some(path) => ready.graph.until(ready.graph.module_output(path)?),
             None => ready.before_head()?,
         };
-        let network = self.device.engine()?.network(&graph, &ready.state)?;
+        let network = self.device.engine()?.network(&graph, std::mem::take(&mut ready.state))?;
         let stop = stop_on_ctrl_c();
         let bar = image_bar("features");
         bar.set_length(paths.len() as u64);

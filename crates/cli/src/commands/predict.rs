@@ -53,8 +53,8 @@ struct Guess<'a> {
 impl Predict {
     pub(crate) fn run(self) -> Outcome {
         let names = self.category_names.as_deref().map(read_names).transpose()?.unwrap_or_default();
-        let (ready, paths) = self.network.resolve()?;
-        let network = self.device.engine()?.network(&ready.graph, &ready.state)?;
+        let (mut ready, paths) = self.network.resolve()?;
+        let network = self.device.engine()?.network(&ready.graph, std::mem::take(&mut ready.state))?;
         let mut failures = 0;
         for batch in Batches::new(paths.clone(), ready.transform.clone(), BATCH) {
             for (i, error) in &batch.failed {

@@ -23,6 +23,7 @@ use crate::training_output::TrainingOutput;
 /// DATA is a folder with `train`, `valid` (or `val`) and, if you have it, `test`, one folder a class in each; or a folder with
 /// one folder a class, which is split for you; or a CSV file with a path and a label in each line.
 #[derive(Args)]
+#[command(override_usage = "engraft train [OPTIONS] --arch ARCH DATA")]
 pub(crate) struct Train {
     /// Folder or CSV file with your images
     data: Option<PathBuf>,
@@ -117,15 +118,19 @@ impl Train {
         check_out(&out)?;
         let dataset = self.dataset(&data)?;
         let head = HeadSpec { hidden_units, classes: dataset.classes.len(), dropout: self.dropout };
-        let network = engraft_zoo::architecture(&arch)?;
+        let choice = self.pretrained.choose(&arch)?;
+        let network = choice.network()?;
         let graft = network.graft(&head, self.cut.as_deref())?;
-        let weights = self.pretrained.load(&arch, &network, Some(&graft), self.seed)?;
+        let transform = choice.transform();
+        if let Some(text) = choice.licence_note() {
+            note(&text);
+        }
         let of_head = graft.graph.state().into_iter().filter(|tensor| graft.is_of_head(&tensor.name));
-        let mut state = weights.state;
+        let mut state = choice.load(&network, Some(&graft), self.seed)?;
         for (name, tensor) in initial_state(&of_head.collect::<Vec<_>>(), self.seed) {
             state.insert(name, tensor);
         }
-        let by_default = if self.pretrained.is_random() { Freeze::None } else { Freeze::Backbone };
+        let by_default = if choice.is_random() { Freeze::None } else { Freeze::Backbone };
         let freeze = self.freeze.unwrap_or(by_default) == Freeze::Backbone;
         let options = FitOptions {
             epochs: self.epochs,
@@ -139,7 +144,7 @@ impl Train {
             graft: &graft,
             head: &head,
             state,
-            transform: &weights.transform,
+            transform: &transform,
             dataset: &dataset,
             freeze,
             options: &options,
@@ -147,7 +152,7 @@ impl Train {
             strict: self.strict,
         };
         let mut output = TrainingOutput::new(self.json, options.epochs);
-        output.start(&job, &data, &weights.name, &engine.device(), &out);
+        output.start(&job, &data, &choice.weights(), &engine.device(), &out);
         let checkpoint = train(&engine, job, stop_on_ctrl_c(), &mut |event| output.event(event))?;
         checkpoint.write(&out)?;
         output.end(&checkpoint, &out, start.elapsed().as_secs_f64());

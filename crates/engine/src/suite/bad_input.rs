@@ -23,11 +23,11 @@ pub fn an_incomplete_state_is_refused(engine: &dyn Engine) {
     let training = Training { trainable: &|_| true, seed: 0 };
     let mut state = formula::state(&graph, formula::NORM);
     state.insert("fc.weight", Tensor::counter(0));
-    engine.network(&graph, &state).unwrap_or_else(|error| panic!("{error}"));
+    engine.network(&graph, state.clone()).unwrap_or_else(|error| panic!("{error}"));
     for (name, shape) in [("0.weight", "[8, 3, 3, 3]"), ("1.running_var", "[8]"), ("7.bias", "[3]")] {
         let mut state = state.clone();
         state.remove(name);
-        refused(engine.network(&graph, &state).map(drop), &[name, shape]);
+        refused(engine.network(&graph, state.clone()).map(drop), &[name, shape]);
         refused(engine.trainer(&graph, &state, training).map(drop), &[name, shape]);
     }
 }
@@ -42,19 +42,19 @@ pub fn tensors_of_other_shapes_are_refused(engine: &dyn Engine) {
         let mut state = formula::state(&graph, formula::NORM);
         let replaced = state.insert(name, formula::inputs(name, &shape)).unwrap();
         let words = [name, &format!("{:?}", replaced.shape), &format!("{shape:?}")];
-        refused(engine.network(&graph, &state).map(drop), &words);
+        refused(engine.network(&graph, state.clone()).map(drop), &words);
         refused(engine.trainer(&graph, &state, training).map(drop), &words);
     }
     let mut state = formula::state(&graph, formula::NORM);
     state.insert("7.bias", Tensor::counter(0));
-    refused(engine.network(&graph, &state).map(drop), &["7.bias", "integer"]);
+    refused(engine.network(&graph, state.clone()).map(drop), &["7.bias", "integer"]);
 }
 
 /// The node that cannot take an input is named, in evaluation and in training.
 pub fn inputs_of_other_shapes_are_refused(engine: &dyn Engine) {
     let graph = networks::convnet();
     let state = formula::state(&graph, formula::NORM);
-    let network = engine.network(&graph, &state).unwrap();
+    let network = engine.network(&graph, state.clone()).unwrap();
     let mut trainer = trainer(engine, &graph, &state, &|_| true, 0);
     let wrong: [(&[usize], &[&str]); 8] = [
         (&[2, 4, 16, 16], &["0 (Conv2d)", "[_, 3, _, _]", "[2, 4, 16, 16]"]),
@@ -76,7 +76,7 @@ pub fn inputs_of_other_shapes_are_refused(engine: &dyn Engine) {
     // A function of single values takes any shape, or the engine says that it does not.
     let (mut b, x) = Builder::with_input("Net", &[1]);
     let x = b.layer("relu", ReLU, x);
-    let relu = engine.network(&b.finish(x), &StateDict::new()).unwrap();
+    let relu = engine.network(&b.finish(x), StateDict::new()).unwrap();
     for shape in [vec![], vec![1; 7], vec![1; 12]] {
         match relu.forward(&Tensor::f32(shape.clone(), vec![2.0])) {
             Ok(output) => assert_eq!(output, Tensor::f32(shape, vec![2.0])),
@@ -87,7 +87,7 @@ pub fn inputs_of_other_shapes_are_refused(engine: &dyn Engine) {
     let (mut b, x) = Builder::new("Net", 3, 32);
     let x = b.layer("conv", Conv2d::new(3, 4, 11), x);
     let graph = b.finish(x);
-    let network = engine.network(&graph, &formula::state(&graph, formula::NORM)).unwrap();
+    let network = engine.network(&graph, formula::state(&graph, formula::NORM)).unwrap();
     refused(
         network.forward(&formula::inputs("x", &[1, 3, 10, 32])),
         &["conv (Conv2d)", "11 pixels", "[1, 3, 10, 32]"],

@@ -1,8 +1,11 @@
-//! Dropout: the shared mask in training, nothing in evaluation.
+//! Dropout and stochastic depth: the shared mask in training, nothing in evaluation.
+
+use std::iter;
 
 use engraft_graph::{Builder, Graph, Linear, Op};
 use engraft_weights::{StateDict, Tensor};
 
+use super::fixture::relative_difference;
 use super::freezing::cross_entropy;
 use super::training::{train, trainer};
 use super::{formula, networks};
@@ -82,7 +85,7 @@ pub fn dropout_is_off_in_evaluation(engine: &dyn Engine) {
         train(&mut *trainer, &batch, steps);
         let state = trainer.state();
         let expected = logits(&state, &batch, &[1.0; BATCH * FEATURES]);
-        let network = engine.network(&graph, &state).unwrap();
+        let network = engine.network(&graph, state.clone()).unwrap();
         for output in [trainer.forward(&batch).unwrap(), network.forward(&batch).unwrap()] {
             let pairs = output.as_f32().unwrap().iter().zip(expected.as_f32().unwrap());
             for (value, expected) in pairs {
@@ -90,6 +93,33 @@ pub fn dropout_is_off_in_evaluation(engine: &dyn Engine) {
             }
         }
     }
+}
+
+/// One value of the mask, of shape `[batch, 1, 1, 1]`, scales a whole sample; in evaluation there is none.
+pub fn stochastic_depth_drops_whole_samples(engine: &dyn Engine) {
+    let (mut b, x) = Builder::with_input("Net", &[2, 5, 1]);
+    let x = b.layer("drop", Op::StochasticDepth { p: P }, x);
+    let x = b.function(Op::Flatten { start: 1 }, &[x]);
+    let x = b.layer("fc", Linear::new(FEATURES, 3), x);
+    let graph = b.finish(x);
+    let state = formula::state(&graph, formula::NORM);
+    let batch = formula::inputs("x", &[BATCH, 2, 5, 1]);
+    let labels = networks::labels(BATCH);
+    let mut trainer = trainer(engine, &graph, &state, &|_| true, SEED);
+    let mut dropped = 0;
+    for step in 0..4 {
+        let mask = dropout_mask(SEED, step, NODE, BATCH, P);
+        dropped += mask.iter().filter(|value| **value == 0.0).count();
+        let of_elements: Vec<f32> = mask.iter().flat_map(|value| iter::repeat_n(*value, FEATURES)).collect();
+        let expected = cross_entropy(&logits(&state, &batch, &of_elements), &labels);
+        let loss = trainer.step(&batch, &labels, 0.0).unwrap();
+        let difference = (f64::from(loss) - expected).abs();
+        assert!(difference < 1e-5 * expected, "step {step}: loss {loss}, not {expected}");
+    }
+    assert!(0 < dropped && dropped < 4 * BATCH, "{dropped} samples dropped: the seed shows nothing");
+    let expected = logits(&state, &batch, &[1.0; BATCH * FEATURES]);
+    let output = trainer.forward(&batch).unwrap();
+    assert!(relative_difference(output.as_f32().unwrap(), expected.as_f32().unwrap()) < 1e-5);
 }
 
 /// The same seed gives the same bits, another seed others.

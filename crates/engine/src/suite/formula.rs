@@ -1,18 +1,26 @@
 //! Tensors that follow from their name and shape: the formula of `parity/formula.py`, by which reference values need no files
 //! of weights.
 
-use engraft_graph::{Graph, TensorSpec};
+use std::slice;
+
+use engraft_graph::{Graph, TensorKind, TensorSpec};
 use engraft_weights::{StateDict, Tensor};
 
-use crate::SplitMix64;
+use crate::{SplitMix64, initial_state};
 
 /// The centre of the norms' weights where a fixture does not give another.
 pub const NORM: f32 = 0.75;
 
 /// All tensors of a network; `norm` is the centre of the norms' weights.
 pub fn state(graph: &Graph, norm: f32) -> StateDict {
-    let specs = graph.state().into_iter();
-    specs.map(|TensorSpec { name, shape, .. }| (name.clone(), values(&name, &shape, norm))).collect()
+    graph.state().iter().map(|spec| (spec.name.clone(), tensor(spec, norm))).collect()
+}
+
+/// One tensor of a network: its [`values`], or for a buffer that the architecture computes what it computes.
+pub fn tensor(spec: &TensorSpec, norm: f32) -> Tensor {
+    let is_computed = spec.kind == TensorKind::Index || spec.name.ends_with("relative_coords_table");
+    let computed = if is_computed { initial_state(slice::from_ref(spec), 0) } else { StateDict::new() };
+    computed.get(&spec.name).cloned().unwrap_or_else(|| values(&spec.name, &spec.shape, norm))
 }
 
 /// The parameter or buffer of this full name.
@@ -23,6 +31,7 @@ pub fn values(name: &str, shape: &[usize], norm: f32) -> Tensor {
         "running_var" => (1.0, 1.0),
         own if own.ends_with("bias") => (0.0, 0.2),
         "class_token" | "pos_embedding" => (0.0, 2.0),
+        "logit_scale" => (2.0, 5.5),
         own if own == "layer_scale" || shape.len() == 1 => (norm, 0.5),
         _ => {
             let fan_in: usize = shape[1..].iter().product();

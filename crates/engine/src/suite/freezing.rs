@@ -92,11 +92,11 @@ pub fn a_branch_beside_the_output_stays_as_it_is(engine: &dyn Engine) {
 /// The part before the frontier and the part behind it, one after the other, compute what the whole network computes.
 pub fn a_network_cut_at_its_frontier_computes_the_same(engine: &dyn Engine) {
     let (graph, state, batch) = convnet();
-    let whole = engine.network(&graph, &state).unwrap().forward(&batch).unwrap();
+    let whole = engine.network(&graph, state.clone()).unwrap().forward(&batch).unwrap();
     for first_trainable in ["1.weight", "3.bias", "7.weight"] {
         let (trunk, rest) = graph.split(graph.frontier(|name| name == first_trainable));
-        let features = engine.network(&trunk, &state).unwrap().forward(&batch).unwrap();
-        let output = engine.network(&rest, &state).unwrap().forward(&features).unwrap();
+        let features = engine.network(&trunk, state.clone()).unwrap().forward(&batch).unwrap();
+        let output = engine.network(&rest, state.clone()).unwrap().forward(&features).unwrap();
         let difference = relative_difference(output.as_f32().unwrap(), whole.as_f32().unwrap());
         assert!(difference < 1e-6, "cut before {first_trainable}: off by {difference:e}");
     }
@@ -114,7 +114,7 @@ pub fn a_trunk_cut_off_trains_the_same_head(engine: &dyn Engine) {
     let losses = train(&mut *whole, &batch, 5);
 
     let (trunk, rest) = graph.split(graph.frontier(in_head));
-    let features = engine.network(&trunk, &state).unwrap().forward(&batch).unwrap();
+    let features = engine.network(&trunk, state.clone()).unwrap().forward(&batch).unwrap();
     let mut head = trainer(engine, &rest, &state, &in_head, 0);
     let losses_of_head = train(&mut *head, &features, 5);
 

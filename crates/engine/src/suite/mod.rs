@@ -34,6 +34,7 @@ macro_rules! test_engine {
             operations_pass_gradients_on
             a_head_trains_as_in_torch
             a_convolutional_network_trains_as_in_torch
+            a_transformer_trains_as_in_torch
             the_first_step_goes_against_torchs_gradients
             the_state_begins_as_given
             a_trained_network_can_be_handed_over
@@ -46,6 +47,7 @@ macro_rules! test_engine {
             dropout_applies_its_mask
             dropout_stops_the_gradients_of_what_it_drops
             dropout_is_off_in_evaluation
+            stochastic_depth_drops_whole_samples
             a_seed_decides_every_bit
             an_incomplete_state_is_refused
             tensors_of_other_shapes_are_refused

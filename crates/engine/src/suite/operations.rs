@@ -20,7 +20,7 @@ pub(super) struct Case {
     pub(super) inputs: Vec<Vec<usize>>,
     input_centre: f32,
     pub(super) input_width: f32,
-    /// Names and shapes.
+    /// Names and shapes, buffers included.
     parameters: Vec<(String, Vec<usize>)>,
     pub(super) output: Reference,
 }
@@ -34,7 +34,8 @@ pub(super) fn cases() -> Vec<Case> {
 pub fn operations_give_torchs_values(engine: &dyn Engine) {
     for case in cases() {
         let (graph, state) = case.network();
-        let output = engine.network(&graph, &state).and_then(|network| network.forward(&case.input(0)));
+        let output =
+            engine.network(&graph, state.clone()).and_then(|network| network.forward(&case.input(0)));
         let output = output.unwrap_or_else(|error| panic!("{}: {error}", case.name));
         case.output.check(&output, TOLERANCE, &case.name);
     }
@@ -67,8 +68,11 @@ impl Case {
         row: (NodeId, usize),
     ) -> NodeId {
         if self.inputs.len() == 1 {
-            for (name, shape) in &self.parameters {
-                state.insert(format!("op.{name}"), formula::values(name, shape, formula::NORM));
+            let tensors = self.op.tensors();
+            let named = tensors.iter().map(|spec| (spec.name.clone(), spec.shape.clone()));
+            assert_eq!(named.collect::<Vec<_>>(), self.parameters, "{}", self.name);
+            for spec in &tensors {
+                state.insert(format!("op.{}", spec.name), formula::tensor(spec, formula::NORM));
             }
             return b.layer("op", self.op.clone(), x);
         }

@@ -39,6 +39,7 @@ pub fn specs(list: &Value) -> Vec<TensorSpec> {
         let name = entry[0].as_str().unwrap().to_string();
         let kind = match name.rsplit('.').next().unwrap() {
             "num_batches_tracked" => TensorKind::Counter,
+            "relative_position_index" => TensorKind::Index,
             "running_mean" | "running_var" => TensorKind::Buffer,
             _ => TensorKind::Parameter,
         };
@@ -52,7 +53,7 @@ pub fn specs(list: &Value) -> Vec<TensorSpec> {
 pub fn numbered(specs: &[TensorSpec]) -> StateDict {
     let tensor = |(i, spec): (usize, &TensorSpec)| {
         let data = match spec.kind {
-            TensorKind::Counter => TensorData::I64(vec![i as i64; spec.len()]),
+            TensorKind::Counter | TensorKind::Index => TensorData::I64(vec![i as i64; spec.len()]),
             _ => TensorData::F32(vec![i as f32; spec.len()]),
         };
         (spec.name.clone(), Tensor { shape: spec.shape.clone(), data })
