@@ -39,17 +39,18 @@ pub(crate) trait Context {
     }
 }
 
-/// The output of a network.
+/// The outputs of a network: its own first, then those of its auxiliary heads.
 pub(crate) fn forward(
     graph: &Graph,
     input: &HostTensor,
     device: &Device,
     context: &mut impl Context,
-) -> Result<Value, GraphError> {
+) -> Result<Vec<Value>, GraphError> {
     let shapes = graph.shapes(&input.shape)?;
     check_ranks(graph, &shapes)?;
+    let outputs = [&[graph.output()], graph.aux()].concat();
     let mut readers = vec![0; graph.nodes().len()];
-    for id in graph.nodes().iter().flat_map(|node| &node.inputs).chain([&graph.output()]) {
+    for id in graph.nodes().iter().flat_map(|node| &node.inputs).chain(&outputs) {
         readers[id.0] += 1;
     }
     let mut values: Vec<Option<Value>> = vec![None; graph.nodes().len()];
@@ -67,9 +68,7 @@ pub(crate) fn forward(
             _ => Some(Step { node, index, shape: &shapes[index], context }.run(inputs)),
         };
     }
-    values[graph.output().0]
-        .take()
-        .ok_or_else(|| unreachable!("the output is a node, and every node gives a value"))
+    Ok(outputs.iter().filter_map(|id| values[id.0].clone()).collect())
 }
 
 /// Fails for a network that needs tensors which a [`Value`] cannot be.

@@ -59,7 +59,8 @@ pub(crate) fn evaluate(
     input: &HostTensor,
     device: &Device,
 ) -> Result<HostTensor, EngineError> {
-    let output = forward(graph, input, device, &mut Evaluation(tensors))?;
+    let outputs = forward(graph, input, device, &mut Evaluation(tensors))?;
+    let output = outputs.into_iter().next().unwrap_or_else(|| unreachable!("every network has an output"));
     Ok(HostTensor::f32(output.shape(), output.into_vec()))
 }
 

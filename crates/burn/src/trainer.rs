@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use burn_tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
-use engraft_engine::{EngineError, Network, Trainer, Training};
+use engraft_engine::{AUX_WEIGHT, EngineError, Network, Trainer, Training};
 use engraft_graph::{BatchNorm2d, Graph, TensorKind, TensorSpec};
 use engraft_weights::{StateDict, Tensor as HostTensor, TensorData as HostData};
 
@@ -14,6 +14,8 @@ use crate::value::{Rank, Value};
 
 pub(crate) struct BurnTrainer {
     graph: Graph,
+    /// Without auxiliary heads.
+    evaluated: Graph,
     /// All parameters and buffers, without gradients.
     tensors: Tensors,
     /// The names of those that change.
@@ -49,6 +51,7 @@ impl BurnTrainer {
         }
         Ok(Self {
             graph: graph.clone(),
+            evaluated: graph.without_aux(),
             tensors: upload(graph, state.clone(), device)?,
             trainable,
             integers,
@@ -58,25 +61,11 @@ impl BurnTrainer {
         })
     }
 
+    /// Labels must fit the network's output, and those of its auxiliary heads.
     fn check_labels(&self, input: &HostTensor, labels: &[usize]) -> Result<(), EngineError> {
-        let output = self.graph.shapes(&input.shape)?.swap_remove(self.graph.output().0);
-        let [batch, classes] = output[..] else {
-            return Err(EngineError::Labels(format!(
-                "a network that is trained to classify gives [batch, classes], but this one gives {output:?}"
-            )));
-        };
-        if labels.len() != batch {
-            return Err(EngineError::Labels(format!(
-                "there are {} labels for a batch of {batch}",
-                labels.len()
-            )));
-        }
-        match labels.iter().find(|label| **label >= classes) {
-            Some(label) => {
-                Err(EngineError::Labels(format!("there is a label {label}, but only {classes} classes")))
-            }
-            None => Ok(()),
-        }
+        let shapes = self.graph.shapes(&input.shape)?;
+        let outputs = [&[self.graph.output()], self.graph.aux()].concat();
+        outputs.iter().try_for_each(|output| check_labels(&shapes[output.0], labels))
     }
 
     fn update_running_statistics(&mut self, statistics: Vec<Statistics>) {
@@ -98,7 +87,7 @@ impl BurnTrainer {
 
 impl Network for BurnTrainer {
     fn forward(&self, input: &HostTensor) -> Result<HostTensor, EngineError> {
-        evaluate(&self.graph, &self.tensors, input, &self.device)
+        evaluate(&self.evaluated, &self.tensors, input, &self.device)
     }
 }
 
@@ -113,9 +102,11 @@ impl Trainer for BurnTrainer {
             dropout: (self.seed, self.adam.steps()),
             statistics: Vec::new(),
         };
-        let logits = forward(&self.graph, input, &self.device, &mut context)?;
+        let outputs = forward(&self.graph, input, &self.device, &mut context)?;
         let statistics = context.statistics;
-        let loss = cross_entropy(logits, labels, &self.device);
+        let losses = outputs.into_iter().map(|logits| cross_entropy(logits, labels, &self.device));
+        let loss = losses.reduce(|loss, aux| loss + aux * AUX_WEIGHT);
+        let loss = loss.unwrap_or_else(|| unreachable!("every network has an output"));
         self.adam.begin_step();
         // It is not if nothing trains on which it depends.
         if loss.is_tracked() {
@@ -141,6 +132,22 @@ impl Trainer for BurnTrainer {
         };
         self.graph.state().into_iter().map(tensor).collect()
     }
+}
+
+fn check_labels(output: &[usize], labels: &[usize]) -> Result<(), EngineError> {
+    let problem = match *output {
+        [batch, _] if labels.len() != batch => {
+            format!("there are {} labels for a batch of {batch}", labels.len())
+        }
+        [_, classes] => match labels.iter().find(|label| **label >= classes) {
+            Some(label) => format!("there is a label {label}, but only {classes} classes"),
+            None => return Ok(()),
+        },
+        _ => format!(
+            "a network that is trained to classify gives [batch, classes], but this one gives {output:?}"
+        ),
+    };
+    Err(EngineError::Labels(problem))
 }
 
 /// Mean over the batch of minus the logarithm of the probability of the right class.

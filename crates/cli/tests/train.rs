@@ -235,3 +235,24 @@ fn nobody_needs_to_listen() {
         assert!(sandbox.path(&out).is_file());
     }
 }
+
+#[test]
+fn auxiliary_heads_train_along_if_asked_to() {
+    let sandbox = Sandbox::with_flowers();
+    let line =
+        "flowers --arch googlenet --weights random --size 64 --batch-size 4 --epochs 1 --out net.safetensors";
+    sandbox.train(&format!("{line} --aux train"));
+    let with_aux = sandbox.tensors("net.safetensors");
+    let classes = with_aux.get("fc.weight").unwrap().shape[0];
+    assert_eq!(with_aux.get("aux1.fc2.weight").unwrap().shape, [classes, 1024]);
+    sandbox.run("predict net.safetensors flowers/test").succeeded();
+    sandbox.train(line);
+    assert!(sandbox.tensors("net.safetensors").get("aux1.fc2.weight").is_none());
+
+    sandbox
+        .run(&format!("train {line} --aux train --freeze backbone"))
+        .failed(2, &["--aux train needs --freeze none"]);
+    sandbox
+        .run("train flowers --arch resnet18 --weights random --aux train")
+        .failed(2, &["there are no auxiliary heads"]);
+}

@@ -47,10 +47,14 @@ pub trait Network {
     fn forward(&self, input: &Tensor) -> Result<Tensor, EngineError>;
 }
 
+/// What the loss of an auxiliary head counts, that of the network's output being 1 (Szegedy et al. 2014, arXiv 1409.4842, section 5).
+pub const AUX_WEIGHT: f64 = 0.3;
+
 /// A network in training. Its [`forward`](Network::forward) is that of evaluation.
 pub trait Trainer: Network {
     /// One step of Adam (Kingma and Ba 2014, betas 0.9 and 0.999, epsilon 1e-8, as `torch.optim.Adam`) on the mean cross entropy
-    /// between the output `[batch, classes]` and the labels. Returns that loss, as it was before the step.
+    /// between the output `[batch, classes]` and the labels, and [`AUX_WEIGHT`] times that of each auxiliary head. Returns that loss, as
+    /// it was before the step.
     ///
     /// # Errors
     /// When the input's shape does not fit the network, or the labels do not fit the input or the classes.

@@ -29,7 +29,7 @@ mod relative_position;
 #[cfg(feature = "suite")]
 pub mod suite;
 
-pub use engine::{Engine, Network, Trainer, Training};
+pub use engine::{AUX_WEIGHT, Engine, Network, Trainer, Training};
 pub use error::EngineError;
 pub use initial::initial_state;
 pub use random::{SplitMix64, dropout_mask};

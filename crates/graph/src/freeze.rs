@@ -11,7 +11,7 @@ impl Graph {
     ///
     /// `trainable` tells it for the full name of a parameter, as in `fc.weight`.
     pub fn frontier(&self, trainable: impl Fn(&str) -> bool) -> NodeId {
-        let needed = self.ancestors(self.output);
+        let needed = self.needed();
         let mut frontier = NodeId(0);
         // Of the nodes so far, the furthest one that reads from each.
         let mut reach = 0;
@@ -35,14 +35,14 @@ impl Graph {
         frontier
     }
 
-    /// Cuts the network in two at a node that everything passes: the part that leads to it, and the part behind it, whose
+    /// Cuts the network in two at a node that everything passes, auxiliary heads included: the part that leads to it, and the part behind it, whose
     /// input is the node's output. Module paths, and so the names of tensors, stay.
     pub fn split(&self, node: NodeId) -> (Graph, Graph) {
         let trunk = self.until(node);
         let shape = trunk.output_shape().unwrap_or_default();
         let mut nodes = self.nodes.clone();
         nodes[node.0] = Node { op: Op::Input, inputs: Vec::new(), module: String::new() };
-        let mut rest = Graph { nodes, input: shape, aux: Vec::new(), ..self.clone() }.pruned();
+        let mut rest = Graph { nodes, input: shape, ..self.clone() }.pruned();
         let names = tensor_names(&rest.nodes);
         keep_used(&rest.nodes, &names, "", &mut rest.root);
         (trunk, rest)

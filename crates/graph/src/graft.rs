@@ -59,12 +59,14 @@ pub struct Graft {
     pub features: NodeId,
     /// What was done.
     pub report: GraftReport,
+    /// Paths of the new last layers of auxiliary heads.
+    pub aux_heads: Vec<String>,
 }
 
 impl Graft {
-    /// Whether a tensor, by its full name, belongs to the new head.
+    /// Whether a tensor, by its full name, belongs to the new head, or to the new layer of an auxiliary one.
     pub fn is_of_head(&self, tensor: &str) -> bool {
-        is_within(tensor, &self.report.path)
+        is_within(tensor, &self.report.path) || self.aux_heads.iter().any(|path| is_within(tensor, path))
     }
 }
 
@@ -125,6 +127,15 @@ impl Graph {
     /// When there is no such module, no head to be found, more than one value enters the module, or the
     /// specification makes no head.
     pub fn graft(&self, spec: &HeadSpec, cut: Option<&str>) -> Result<Graft, GraphError> {
+        Graph { aux: Vec::new(), ..self.clone() }.graft_with_aux(spec, cut)
+    }
+
+    /// As [`graft`](Self::graft), but keeps the auxiliary heads that branch off before the cut, each with a new last layer for the
+    /// classes: they help to train the layers before them, and are of no use on a frozen network.
+    ///
+    /// # Errors
+    /// As [`graft`](Self::graft).
+    pub fn graft_with_aux(&self, spec: &HeadSpec, cut: Option<&str>) -> Result<Graft, GraphError> {
         spec.check()?;
         let path = match cut {
             Some(path) => path.to_string(),
@@ -136,7 +147,8 @@ impl Graph {
             return Err(GraphError::NothingLeft { path });
         }
 
-        let mut graph = Graph { aux: Vec::new(), ..self.clone() };
+        let mut graph = Graph { aux: self.aux_before(&kept), ..self.clone() };
+        let aux_heads = graph.replace_aux_layers(spec.classes)?;
         let parent = path.rsplit_once('.').map_or("", |(parent, _)| parent).to_string();
         let (features, pooled) = graph.append_pooling(entry, parent)?;
         let width = graph.width_of(features)?;
@@ -152,9 +164,39 @@ impl Graph {
         };
 
         // Pruning keeps the order of the nodes, so the features' node moves down by the number of nodes lost before it.
-        let needed = graph.ancestors(graph.output);
+        let needed = graph.needed();
         let features = NodeId(needed[..features.0].iter().filter(|needed| **needed).count());
-        Ok(Graft { graph: graph.pruned(), features, report })
+        Ok(Graft { graph: graph.pruned(), features, report, aux_heads })
+    }
+
+    /// The auxiliary heads of which a cut leaves all that they share with the rest of the network.
+    fn aux_before(&self, kept: &[bool]) -> Vec<NodeId> {
+        let main = self.ancestors(self.output);
+        let is_left = |aux: &NodeId| {
+            let of_aux = self.ancestors(*aux);
+            (0..self.nodes.len()).all(|i| kept[i] || !of_aux[i] || !main[i])
+        };
+        self.aux.iter().copied().filter(is_left).collect()
+    }
+
+    /// Gives each auxiliary head as many outputs as there are classes, and returns the paths of the layers that changed.
+    fn replace_aux_layers(&mut self, classes: usize) -> Result<Vec<String>, GraphError> {
+        let mut paths = Vec::new();
+        for aux in self.aux.clone() {
+            let layer = self.last_layer_before(aux)?;
+            let node = &mut self.nodes[layer.0];
+            match &mut node.op {
+                Op::Linear(linear) => linear.out_features = classes,
+                Op::Conv2d(conv) => conv.out_channels = classes,
+                _ => return Err(GraphError::NoHead { node: node.describe() }),
+            }
+            let (path, op) = (node.module.clone(), node.op.clone());
+            if let Some(module) = self.root.get_mut(&path) {
+                module.op = Some(op);
+            }
+            paths.push(path);
+        }
+        Ok(paths)
     }
 
     /// The one node outside the module at `path` whose output enters it.

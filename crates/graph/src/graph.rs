@@ -211,13 +211,19 @@ impl Graph {
         needed
     }
 
-    /// The same network without the nodes that none of its outputs depends on, and without their modules. Modules that
-    /// never had a node (PyTorch registers some that `forward` does not call) stay beside their parent.
-    pub(crate) fn pruned(&self) -> Graph {
+    /// Marks each node that one of the network's outputs depends on.
+    pub(crate) fn needed(&self) -> Vec<bool> {
         let mut needed = self.ancestors(self.output);
         for aux in &self.aux {
             needed.iter_mut().zip(self.ancestors(*aux)).for_each(|(needed, too)| *needed |= too);
         }
+        needed
+    }
+
+    /// The same network without the nodes that none of its outputs depends on, and without their modules. Modules that
+    /// never had a node (PyTorch registers some that `forward` does not call) stay beside their parent.
+    pub(crate) fn pruned(&self) -> Graph {
+        let needed = self.needed();
         let mut new_id = vec![NodeId(0); self.nodes.len()];
         let mut nodes = Vec::new();
         for (index, node) in self.nodes.iter().enumerate().filter(|(index, _)| needed[*index]) {

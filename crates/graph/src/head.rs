@@ -26,14 +26,15 @@ impl Graph {
     /// # Errors
     /// When the walk meets an operation with several inputs, or the network's input, before it meets a layer.
     pub fn head(&self) -> Result<Head, GraphError> {
-        let layer = self.last_layer()?;
+        let layer = self.last_layer_before(self.output)?;
         let begin = self.classifier_begin(layer);
         let path = self.outermost_module(begin);
         Ok(Head { layer, layer_path: self.nodes[layer.0].module.clone(), path })
     }
 
-    fn last_layer(&self) -> Result<NodeId, GraphError> {
-        let mut id = self.output;
+    /// The first linear or convolutional layer on the way back from a node.
+    pub(crate) fn last_layer_before(&self, node: NodeId) -> Result<NodeId, GraphError> {
+        let mut id = node;
         loop {
             let node = &self.nodes[id.0];
             match (&node.op, node.inputs.as_slice()) {

@@ -31,7 +31,7 @@ fn names(graph: &Graph) -> Vec<String> {
 
 #[test]
 fn the_head_takes_the_place_and_the_rest_stays() {
-    let Graft { graph, features, report } = branches().graft(&head(&[20], 3, 0.1), None).unwrap();
+    let Graft { graph, features, report, .. } = branches().graft(&head(&[20], 3, 0.1), None).unwrap();
     assert_eq!(report.to_string(), "fc: Linear 256->10 replaced by 256->20->3, dropout 0.1");
     assert_eq!(
         names(&graph),
@@ -86,7 +86,7 @@ fn without_dropout_there_is_no_dropout_layer() {
 
 #[test]
 fn after_a_cut_in_the_middle_maps_are_pooled() {
-    let Graft { graph, features, report } = branches().graft(&head(&[], 3, 0.0), Some("join.relu")).unwrap();
+    let Graft { graph, features, report, .. } = branches().graft(&head(&[], 3, 0.0), Some("join.relu")).unwrap();
     assert_eq!(
         report.to_string(),
         "join.relu and all behind it: Linear 256->10 replaced by 4->3, after global average pooling"
@@ -104,7 +104,7 @@ fn after_a_cut_in_the_middle_tokens_are_averaged() {
     let x = b.layer("mlp", Linear::new(6, 6), x);
     let x = b.function(Op::Mean { axes: vec![1] }, &[x]);
     let x = b.layer("head", Linear::new(6, 10), x);
-    let Graft { graph, features, report } = b.finish(x).graft(&head(&[], 3, 0.0), Some("mlp")).unwrap();
+    let Graft { graph, features, report, .. } = b.finish(x).graft(&head(&[], 3, 0.0), Some("mlp")).unwrap();
     assert_eq!(
         report.to_string(),
         "mlp and all behind it: Linear 6->6 ... 6->10 replaced by 6->3, after the mean over tokens"
@@ -141,7 +141,7 @@ fn after_a_cut_in_the_middle_the_axis_of_the_channels_stays() {
     let cases =
         [("relu1", true), ("norm", true), ("first", true), ("relu2", false), ("swap", true), ("relu3", true)];
     for (cut, channels_are_last) in cases {
-        let Graft { graph, features, report } = channels_last().graft(&head(&[], 3, 0.0), Some(cut)).unwrap();
+        let Graft { graph, features, report, .. } = channels_last().graft(&head(&[], 3, 0.0), Some(cut)).unwrap();
         assert_eq!(report.widths, [6, 3], "{cut}");
         assert_eq!(report.pooled, Some("global average pooling"), "{cut}");
         let pooling =

@@ -20,7 +20,7 @@ fn names(graph: &Graph) -> Vec<String> {
 
 /// What holds for every graft with one hidden layer of 64 units and 102 classes.
 fn check(context: &str, original: &Graph, graft: &Graft) {
-    let Graft { graph, features, report } = graft;
+    let Graft { graph, features, report, .. } = graft;
     let shapes = graph.shapes(&[2, 3, 224, 224]).unwrap_or_else(|error| panic!("{context}: {error}"));
     assert_eq!(shapes[graph.output().0], [2, 102], "{context}");
 
@@ -365,5 +365,37 @@ fn the_part_before_the_head_is_the_original_network() {
         assert_eq!(trunk.output(), NodeId(nodes.len() - 1), "{name}");
         assert_eq!(rest.nodes().len(), 5, "{name}");
         assert_eq!(names(&graft.graph), [names(&trunk), names(&rest)].concat(), "{name}");
+    }
+}
+
+#[test]
+fn auxiliary_heads_are_dropped_or_get_the_new_classes() {
+    for (name, layers) in
+        [("googlenet", vec!["aux1.fc2", "aux2.fc2"]), ("inception_v3", vec!["AuxLogits.fc"])]
+    {
+        let network = architecture(name).unwrap();
+        let spec = HeadSpec { hidden_units: vec![], classes: 102, dropout: 0.0 };
+        let dropped = network.graft(&spec, None).unwrap();
+        assert!(dropped.graph.aux().is_empty() && !dropped.graph.to_string().contains("Aux"), "{name}");
+
+        let kept = network.graft_with_aux(&spec, None).unwrap();
+        assert_eq!(kept.aux_heads, layers);
+        let input = [&[2], kept.graph.input()].concat();
+        let shapes = kept.graph.shapes(&input).unwrap();
+        let outputs = [&[kept.graph.output()], kept.graph.aux()].concat();
+        assert_eq!(outputs.len(), layers.len() + 1);
+        assert!(outputs.iter().all(|output| shapes[output.0] == [2, 102]), "{name}");
+        let state = kept.graph.state();
+        for layer in layers {
+            assert!(kept.is_of_head(&format!("{layer}.weight")));
+            let weight = state.iter().find(|tensor| tensor.name == format!("{layer}.weight")).unwrap();
+            assert_eq!(weight.shape[0], 102);
+        }
+        assert!(!kept.is_of_head("conv1.conv.weight"));
+        // A cut before the branches leaves nothing of them; all that trains lies behind the input.
+        let early = if name == "googlenet" { "inception4a" } else { "Mixed_6a" };
+        assert_eq!(network.graft_with_aux(&spec, Some(early)).unwrap().aux_heads, Vec::<String>::new());
+        let (_, rest) = kept.graph.split(kept.graph.frontier(|_| true));
+        assert_eq!(rest.aux().len(), kept.aux_heads.len());
     }
 }

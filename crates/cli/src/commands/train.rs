@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use engraft_data::{Dataset, LabelMap, ListOptions, SplitSpec};
 use engraft_engine::{Engine, initial_state};
-use engraft_graph::HeadSpec;
+use engraft_graph::{Graft, Graph, HeadSpec};
 use engraft_train::{FitOptions, Job, train};
 use engraft_weights::cache_dir;
 
@@ -46,6 +46,10 @@ pub(crate) struct Train {
     /// What stays as it is; by default the backbone, or nothing if the weights are random
     #[arg(long, value_enum)]
     freeze: Option<Freeze>,
+
+    /// What becomes of auxiliary heads (googlenet, inception_v3): dropped, or trained along, which needs --freeze none
+    #[arg(long, value_enum, value_name = "DROP|TRAIN", default_value = "drop", hide_possible_values = true)]
+    aux: Aux,
 
     /// Passes over the training images
     #[arg(long, value_name = "N", default_value = "10", value_parser = positive, allow_negative_numbers = true)]
@@ -99,6 +103,13 @@ pub(crate) struct Train {
     json: bool,
 }
 
+/// What becomes of auxiliary heads.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Aux {
+    Drop,
+    Train,
+}
+
 /// What is not trained.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Freeze {
@@ -120,18 +131,19 @@ impl Train {
         let head = HeadSpec { hidden_units, classes: dataset.classes.len(), dropout: self.dropout };
         let choice = self.pretrained.choose(&arch)?;
         let network = choice.network()?;
-        let graft = network.graft(&head, self.cut.as_deref())?;
+        let by_default = if choice.is_random() { Freeze::None } else { Freeze::Backbone };
+        let freeze = self.freeze.unwrap_or(by_default) == Freeze::Backbone;
+        let graft = self.graft(&network, &head, freeze)?;
         let transform = choice.transform();
         if let Some(text) = choice.licence_note() {
             note(&text);
         }
-        let of_head = graft.graph.state().into_iter().filter(|tensor| graft.is_of_head(&tensor.name));
         let mut state = choice.load(&network, Some(&graft), self.seed)?;
-        for (name, tensor) in initial_state(&of_head.collect::<Vec<_>>(), self.seed) {
+        let is_new = |name: &str| graft.is_of_head(name) || state.get(name).is_none();
+        let new: Vec<_> = graft.graph.state().into_iter().filter(|tensor| is_new(&tensor.name)).collect();
+        for (name, tensor) in initial_state(&new, self.seed) {
             state.insert(name, tensor);
         }
-        let by_default = if choice.is_random() { Freeze::None } else { Freeze::Backbone };
-        let freeze = self.freeze.unwrap_or(by_default) == Freeze::Backbone;
         let options = FitOptions {
             epochs: self.epochs,
             learning_rate: self.learning_rate,
@@ -181,6 +193,23 @@ impl Train {
             Some(data) => Ok((data, hidden_units)),
             None => Err(usage("which images? pass a folder or a CSV file")),
         }
+    }
+
+    fn graft(&self, network: &Graph, head: &HeadSpec, freeze: bool) -> Result<Graft, Box<dyn Error>> {
+        let cut = self.cut.as_deref();
+        if self.aux == Aux::Drop {
+            return Ok(network.graft(head, cut)?);
+        }
+        if freeze {
+            return Err(usage(
+                "--aux train needs --freeze none: auxiliary heads help to train the layers before them, which are frozen",
+            ));
+        }
+        let graft = network.graft_with_aux(head, cut)?;
+        if graft.aux_heads.is_empty() {
+            return Err(usage("--aux train: there are no auxiliary heads before the new one"));
+        }
+        Ok(graft)
     }
 
     fn dataset(&self, data: &Path) -> Result<Dataset, Box<dyn Error>> {

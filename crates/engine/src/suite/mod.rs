@@ -8,6 +8,7 @@
 //! engraft_engine::test_engine!(BurnEngine::cpu());
 //! ```
 
+mod auxiliary;
 mod bad_input;
 mod dropout;
 pub mod fixture;
@@ -18,6 +19,7 @@ mod networks;
 mod operations;
 mod training;
 
+pub use auxiliary::*;
 pub use bad_input::*;
 pub use dropout::*;
 pub use freezing::*;
@@ -42,6 +44,7 @@ macro_rules! test_engine {
             a_frozen_batch_norm_keeps_its_statistics
             nothing_trainable_changes_nothing
             a_branch_beside_the_output_stays_as_it_is
+            auxiliary_heads_add_their_loss
             a_network_cut_at_its_frontier_computes_the_same
             a_trunk_cut_off_trains_the_same_head
             dropout_applies_its_mask
