@@ -94,6 +94,23 @@ fn a_weights_file_with_nan() {
 }
 
 #[test]
+fn a_classifier_of_nan_is_no_obstacle_to_its_replacement() {
+    // As published for vgg16 under the name IMAGENET1K_FEATURES.
+    let sandbox = Sandbox::with_flowers();
+    let mut weights = sandbox.weights("weights.safetensors", "squeezenet1_1", 1);
+    let Some(Tensor { data: TensorData::F32(values), .. }) = weights.get_mut("classifier.1.weight") else {
+        panic!("no such tensor")
+    };
+    values.fill(f32::NAN);
+    sandbox.save("weights.safetensors", &weights);
+    sandbox
+        .train("flowers --arch squeezenet1_1 --weights weights.safetensors --epochs 1 --out net.safetensors");
+    sandbox
+        .run("predict --arch squeezenet1_1 --weights weights.safetensors flowers/test")
+        .failed(1, &["NaN or infinite", "`classifier.1.weight`"]);
+}
+
+#[test]
 fn a_download_without_a_network_says_what_to_do() {
     let sandbox = Sandbox::with_flowers();
     let place = sandbox.path("cache/weights/squeezenet1_1-b8a52dc0.pth").display().to_string();

@@ -86,7 +86,8 @@ fn without_dropout_there_is_no_dropout_layer() {
 
 #[test]
 fn after_a_cut_in_the_middle_maps_are_pooled() {
-    let Graft { graph, features, report, .. } = branches().graft(&head(&[], 3, 0.0), Some("join.relu")).unwrap();
+    let Graft { graph, features, report, .. } =
+        branches().graft(&head(&[], 3, 0.0), Some("join.relu")).unwrap();
     assert_eq!(
         report.to_string(),
         "join.relu and all behind it: Linear 256->10 replaced by 4->3, after global average pooling"
@@ -141,7 +142,8 @@ fn after_a_cut_in_the_middle_the_axis_of_the_channels_stays() {
     let cases =
         [("relu1", true), ("norm", true), ("first", true), ("relu2", false), ("swap", true), ("relu3", true)];
     for (cut, channels_are_last) in cases {
-        let Graft { graph, features, report, .. } = channels_last().graft(&head(&[], 3, 0.0), Some(cut)).unwrap();
+        let Graft { graph, features, report, .. } =
+            channels_last().graft(&head(&[], 3, 0.0), Some(cut)).unwrap();
         assert_eq!(report.widths, [6, 3], "{cut}");
         assert_eq!(report.pooled, Some("global average pooling"), "{cut}");
         let pooling =

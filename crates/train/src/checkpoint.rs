@@ -116,8 +116,8 @@ impl Checkpoint {
     /// When it cannot be read, is no checkpoint, or one of another version of the format.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let about = Self::read_about(path)?;
-        let state = StateDict::read(path).map_err(|error| TrainError::read(path, error))?;
-        Ok(Self { about, state })
+        let state = StateDict::read(path).and_then(|state| state.check_finite(path).map(|()| state));
+        Ok(Self { about, state: state.map_err(|error| TrainError::read(path, error))? })
     }
 
     /// Reads what a checkpoint is, without its tensors.

@@ -120,7 +120,7 @@ fn part(names: &[String], one: &str, many: &str) -> Option<String> {
 /// files before PyTorch 0.4.1 have none. Constants ([`TensorKind::Index`]) that it lacks are left out.
 ///
 /// # Errors
-/// [`WeightsError::Mismatch`], with the name of the one of `architectures` that the file fits instead, if
+/// [`WeightsError::NotFinite`] if a tensor that the network uses holds NaN or infinity; [`WeightsError::Mismatch`], with the name of the one of `architectures` that the file fits instead, if
 /// any. They are looked at only then.
 pub fn match_state<'a>(
     dict: StateDict,
@@ -131,11 +131,11 @@ pub fn match_state<'a>(
 ) -> Result<Matched, WeightsError> {
     let dict = dict.map_names(todays_name);
     match by_name(&dict, specs, head) {
-        Ok(pairs) => Ok(Matched { tensors: take(dict, pairs), note: None }),
+        Ok(pairs) => matched(dict, pairs, source, None),
         Err(difference) => match by_order(&dict, specs, head) {
             Some(pairs) => {
                 let note = note(source, &dict, &pairs);
-                Ok(Matched { tensors: take(dict, pairs), note: Some(note) })
+                matched(dict, pairs, source, Some(note))
             }
             None => {
                 let others = architectures.into_iter().filter(|(_, candidate)| candidate != specs);
@@ -294,6 +294,18 @@ fn note(source: &Path, dict: &StateDict, pairs: &[Pair]) -> String {
 }
 
 /// Moves the tensors to the network's names.
+/// What the network does not use, as the classifier of a file whose features alone are trained, may hold anything.
+fn matched(
+    dict: StateDict,
+    pairs: Vec<Pair>,
+    source: &Path,
+    note: Option<String>,
+) -> Result<Matched, WeightsError> {
+    let tensors = take(dict, pairs);
+    tensors.check_finite(source)?;
+    Ok(Matched { tensors, note })
+}
+
 fn take(dict: StateDict, pairs: Vec<Pair>) -> StateDict {
     let mut tensors: HashMap<String, Tensor> = dict.into_iter().collect();
     let tensor = |(spec, name): (&TensorSpec, Option<String>)| {

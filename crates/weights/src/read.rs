@@ -13,17 +13,15 @@ const BEGINNING: u64 = 262;
 
 pub(crate) fn read(path: &Path) -> Result<StateDict, WeightsError> {
     let beginning = first_bytes(path, BEGINNING)?;
-    let dict = if beginning.is_empty() {
-        return Err(WeightsError::Empty { path: path.to_path_buf() });
+    if beginning.is_empty() {
+        Err(WeightsError::Empty { path: path.to_path_buf() })
     } else if is_safetensors(&beginning) {
-        safetensors_file::read(path)?
+        safetensors_file::read(path)
     } else if is_pytorch(&beginning) {
-        pytorch::read(path)?
+        pytorch::read(path)
     } else {
-        return Err(not_weights(path, &beginning));
-    };
-    check_finite(path, &dict)?;
-    Ok(dict)
+        Err(not_weights(path, &beginning))
+    }
 }
 
 /// The first `count` bytes of a file, or all of a shorter one.
@@ -89,25 +87,6 @@ fn is_pytorch(beginning: &[u8]) -> bool {
     beginning.starts_with(b"PK\x03\x04")
         || beginning.starts_with(b"\x80")
         || beginning.get(257..262) == Some(b"ustar")
-}
-
-fn check_finite(path: &Path, dict: &StateDict) -> Result<(), WeightsError> {
-    let not_finite = |values: &[f32]| values.iter().filter(|value| !value.is_finite()).count();
-    let mut first = None;
-    let mut count = 0;
-    for (name, tensor) in dict.iter() {
-        let here = tensor.as_f32().map_or(0, not_finite);
-        if here > 0 {
-            first.get_or_insert(name);
-            count += here;
-        }
-    }
-    match first {
-        None => Ok(()),
-        Some(tensor) => {
-            Err(WeightsError::NotFinite { path: path.to_path_buf(), tensor: tensor.to_string(), count })
-        }
-    }
 }
 
 /// An element type that can be read.

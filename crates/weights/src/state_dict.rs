@@ -97,11 +97,27 @@ impl StateDict {
     /// `model` is found, and the prefix that a wrapper gave all names (`module.` of DataParallel,
     /// `_orig_mod.` of `torch.compile`, `model.` of Lightning) is taken off.
     ///
+    /// Values may be NaN or infinite: see [`check_finite`](Self::check_finite).
+    ///
     /// # Errors
-    /// For a file that is missing, empty, cut short, no weights file, or holds another type of tensor, NaN or
-    /// infinity.
+    /// For a file that is missing, empty, cut short, no weights file, or holds another type of tensor.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
         crate::read::read(path)
+    }
+
+    /// Makes sure that no value is NaN or infinite, which would make every output so; `path` is the file that the values are from.
+    ///
+    /// # Errors
+    /// Names the first tensor with such a value, and says how many there are.
+    pub fn check_finite(&self, path: &Path) -> Result<(), WeightsError> {
+        let not_finite = |tensor: &Tensor| {
+            tensor.as_f32().map_or(0, |values| values.iter().filter(|value| !value.is_finite()).count())
+        };
+        let mut found =
+            self.iter().map(|(name, tensor)| (name, not_finite(tensor))).filter(|(_, count)| *count > 0);
+        let Some((tensor, first)) = found.next() else { return Ok(()) };
+        let count = first + found.map(|(_, count)| count).sum::<usize>();
+        Err(WeightsError::NotFinite { path: path.to_path_buf(), tensor: tensor.to_string(), count })
     }
 
     /// Adds or replaces a tensor, and returns the one that was replaced.

@@ -115,7 +115,8 @@ fn other_types_are_named() {
 
 #[test]
 fn nan_and_infinity_are_counted() {
-    let error = read_error(&file("not_finite.pth"));
+    let path = file("not_finite.pth");
+    let error = StateDict::read(&path).unwrap().check_finite(&path).unwrap_err().to_string();
     assert!(
         error.contains(
             "not_finite.pth contains 3 values that are NaN or infinite, the first of them in tensor `bad`"
