@@ -88,13 +88,13 @@ NORM = {
     "efficientnet_v2_m": 0.671875,
     "efficientnet_v2_l": 0.65625,
 }
-# A second input for these families: one of odd height and width, and one that holds no whole number of windows.
+# A second input, by the beginning of the name: one that holds no whole number of windows for Swin, one of odd height and width for convolutions.
 OTHER_SIZE = {
-    ("googlenet", "inception", "resnext", "wide", "mnasnet", "mobilenet_v3", "efficientnet", "regnet", "convnext"): [1, 3, 201, 165],
-    ("swin",): [1, 3, 200, 232],
     ("vit_b", "vit_l"): [1, 3, 256, 256],
     ("vit_h",): [1, 3, 252, 252],
+    ("swin",): [1, 3, 200, 232],
     ("maxvit",): [1, 3, 448, 448],
+    ("",): [1, 3, 201, 165],  # all others
 }
 MOST_FEATURES = 4096  # more than this are thinned out; a fixture with a second input keeps a quarter of it
 

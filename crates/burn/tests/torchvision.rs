@@ -7,7 +7,7 @@ use engraft_burn::BurnEngine;
 use engraft_engine::Engine;
 use engraft_engine::suite::fixture::{self, relative_difference};
 use engraft_engine::suite::formula;
-use engraft_graph::{Graph, HeadSpec};
+use engraft_graph::{Graft, Graph, HeadSpec, NodeId};
 use engraft_weights::{StateDict, Tensor, interpolate_positions};
 use engraft_zoo::{architecture, architecture_of_size, architectures};
 use serde::Deserialize;
@@ -95,12 +95,29 @@ fn compare_features(name: &str, graph: &Graph, state: &StateDict, fixture: &Fixt
     let head = graph.head().unwrap().layer_path;
     let graft = graph.graft(&spec, head.split('.').next()).unwrap();
     let features = forward(&graft.graph.until(graft.features), state, &fixture.input);
+    assert_same_bits_as_before(name, graph, &graft, state, fixture);
     let expected = &fixture.features;
     let maps = if expected.shape.len() == 4 { 2 } else { expected.shape.len() };
     assert_eq!(features.shape, expected.shape[..maps], "{name}");
     let kept: Vec<f32> = features.as_f32().unwrap().iter().step_by(expected.stride).copied().collect();
     let difference = relative_difference(&kept, &expected.values);
     assert!(difference <= TOLERANCE, "{name}: features off by {difference:e}");
+}
+
+/// What the head sees of a grafted network is, to the bit, what the network itself computes there.
+fn assert_same_bits_as_before(
+    name: &str,
+    graph: &Graph,
+    graft: &Graft,
+    state: &StateDict,
+    fixture: &Fixture,
+) {
+    // Where the network itself does not give a vector, the graft had to add a pool and a flatten.
+    let added = if graft.report.pooled.is_some() { 2 } else { 0 };
+    let entry = NodeId(graft.features.0 - added);
+    let after = forward(&graft.graph.until(entry), state, &fixture.input);
+    let before = forward(&graph.without_aux().until(entry), state, &fixture.input);
+    assert!(after == before, "{name}: the graft changed the features");
 }
 
 fn forward(graph: &Graph, state: &StateDict, input: &[usize]) -> Tensor {
