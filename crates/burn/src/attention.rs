@@ -5,7 +5,7 @@ use burn_tensor::{Device, Int, Tensor, TensorData, activation};
 use engraft_engine::relative_position_index;
 use engraft_graph::{Attention, PositionBias, Scores, Windows};
 
-use crate::value::{Rank, Value};
+use crate::value::{Rank, Value, pad_to};
 
 /// Gives a tensor of the attention module by its name within it.
 type Parameters<'a> = dyn FnMut(&str) -> Tensor<1> + 'a;
@@ -114,7 +114,7 @@ fn in_windows(op: &Attention, windows: Windows, x: Tensor<4>, parameters: &mut P
     let side = windows.side;
     let device = x.device();
     let (padded_height, padded_width) = (height.next_multiple_of(side), width.next_multiple_of(side));
-    let x = pad(pad(x, 1, padded_height), 2, padded_width);
+    let x = pad_to(pad_to(x, 1, padded_height), 2, padded_width);
     let shift = [padded_height, padded_width].map(|size| if size > side { windows.shift } else { 0 });
     let rolled = shift != [0, 0];
     let back = shift.map(|shift| shift as isize);
@@ -131,16 +131,6 @@ fn in_windows(op: &Attention, windows: Windows, x: Tensor<4>, parameters: &mut P
     let x: Tensor<4> = parts.permute([0, 1, 3, 2, 4, 5]).reshape([batch, padded_height, padded_width, dim]);
     let x = if rolled { x.roll(&back, &[1, 2]) } else { x };
     x.narrow(1, 0, height).narrow(2, 0, width)
-}
-
-fn pad(x: Tensor<4>, axis: usize, size: usize) -> Tensor<4> {
-    let mut shape = x.dims();
-    shape[axis] = size - shape[axis];
-    if shape[axis] == 0 {
-        return x;
-    }
-    let zeros = Tensor::zeros(shape, &x.device());
-    Tensor::cat(vec![x, zeros], axis)
 }
 
 /// Minus 100 for two tokens of a window that the shift brought together from opposite ends of the image, otherwise 0:

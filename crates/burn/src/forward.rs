@@ -10,7 +10,7 @@ use engraft_graph::{Activation, BatchNorm2d, Conv2d, Graph, GraphError, Node, Op
 use engraft_weights::{Tensor as HostTensor, TensorData as HostData};
 
 use crate::attention::attention;
-use crate::value::{Rank, Value, with_tensor, with_tensors};
+use crate::value::{Rank, Value, pad_to, with_tensor, with_tensors};
 
 /// Where the interpreter gets parameters from, and what it tells in training.
 pub(crate) trait Context {
@@ -339,13 +339,7 @@ struct PadTo {
 
 impl AnyRank for PadTo {
     fn run<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        let mut shape = x.dims();
-        shape[self.axis] = self.size - shape[self.axis];
-        if shape[self.axis] == 0 {
-            return x;
-        }
-        let zeros = Tensor::zeros(shape, &x.device());
-        Tensor::cat(vec![x, zeros], self.axis)
+        pad_to(x, self.axis, self.size)
     }
 }
 

@@ -102,3 +102,14 @@ impl Value {
         data.try_to_vec().unwrap_or_else(|error| unreachable!("every tensor here is f32: {error:?}"))
     }
 }
+
+/// Zeros at the end of an axis, up to a size.
+pub(crate) fn pad_to<const D: usize>(x: Tensor<D>, axis: usize, size: usize) -> Tensor<D> {
+    let mut shape = x.dims();
+    shape[axis] = size - shape[axis];
+    if shape[axis] == 0 {
+        return x;
+    }
+    let zeros = Tensor::zeros(shape, &x.device());
+    Tensor::cat(vec![x, zeros], axis)
+}

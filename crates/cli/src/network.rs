@@ -9,10 +9,10 @@ use clap::builder::PossibleValuesParser;
 use engraft_burn::BurnEngine;
 use engraft_data::{Interpolation, Transform, images_below};
 use engraft_engine::initial_state;
-use engraft_graph::{Graft, Graph, HeadSpec, TensorKind, TensorSpec};
+use engraft_graph::{Graft, Graph, TensorKind, TensorSpec};
 use engraft_train::Checkpoint;
 use engraft_weights::{
-    Head, Progress, Source, StateDict, Tensor, find_or_download, interpolate_positions, match_state,
+    Head, Progress, Source, StateDict, find_or_download, interpolate_positions, match_state,
 };
 use engraft_zoo::{PublishedWeights, WEIGHTS, default_weights, weights_by_tag, weights_of_file};
 
@@ -123,21 +123,6 @@ pub(crate) struct Ready {
     pub(crate) classes: Vec<String>,
     /// The module path of its head.
     pub(crate) head: String,
-}
-
-impl Ready {
-    /// Transformed images as a batch `[batch, 3, crop, crop]`.
-    pub(crate) fn batch(&self, images: Vec<f32>) -> Tensor {
-        let crop = self.transform.crop as usize;
-        Tensor::f32([images.len() / (3 * crop * crop).max(1), 3, crop, crop], images)
-    }
-
-    /// The network without its head: what it gives is what the head sees.
-    pub(crate) fn before_head(&self) -> Result<Graph, Box<dyn Error>> {
-        let probe = HeadSpec { hidden_units: Vec::new(), classes: 1, dropout: 0.0 };
-        let Graft { graph, features, .. } = self.graph.graft(&probe, Some(&self.head))?;
-        Ok(graph.until(features))
-    }
 }
 
 impl PretrainedArgs {

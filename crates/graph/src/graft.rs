@@ -169,6 +169,16 @@ impl Graph {
         Ok(Graft { graph: graph.pruned(), features, report, aux_heads })
     }
 
+    /// What a head sees: the network up to where [`graft`](Self::graft) would put one.
+    ///
+    /// # Errors
+    /// As [`graft`](Self::graft).
+    pub fn before_head(&self, cut: Option<&str>) -> Result<Graph, GraphError> {
+        let probe = HeadSpec { hidden_units: Vec::new(), classes: 1, dropout: 0.0 };
+        let Graft { graph, features, .. } = self.graft(&probe, cut)?;
+        Ok(graph.until(features))
+    }
+
     /// The auxiliary heads of which a cut leaves all that they share with the rest of the network.
     fn aux_before(&self, kept: &[bool]) -> Vec<NodeId> {
         let main = self.ancestors(self.output);

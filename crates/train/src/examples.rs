@@ -4,7 +4,7 @@ use engraft_data::{Batches, Sample, Transform};
 use engraft_weights::Tensor;
 
 use crate::TrainError;
-use crate::features::input;
+use crate::features::image_batch;
 
 /// What a network is trained and evaluated on.
 pub enum Examples<'a> {
@@ -76,7 +76,7 @@ impl Examples<'_> {
                         return Err(error.into());
                     }
                     let labels: Vec<usize> = batch.indices.iter().map(|i| samples[order[*i]].label).collect();
-                    if !each(input(batch.images, transform), &labels)? {
+                    if !each(image_batch(batch.images, transform), &labels)? {
                         break;
                     }
                 }

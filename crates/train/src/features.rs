@@ -12,7 +12,7 @@ use engraft_weights::Tensor;
 use crate::cache::ContentHash;
 use crate::{FeatureCache, TrainError};
 
-/// Images in a batch of the frozen part. Larger ones are no faster on a CPU, and need more memory.
+/// Images in a batch of the frozen part: few, so that its activations need little memory.
 const BATCH: usize = 16;
 
 /// New features are written to the disk as soon as there are so many bytes of them, or so much time has passed.
@@ -70,7 +70,7 @@ pub fn extract(
             }
         }
         if !batch.indices.is_empty() {
-            let output = network.forward(&input(batch.images, transform))?;
+            let output = network.forward(&image_batch(batch.images, transform))?;
             let hash = |i: &usize| hashes[missing[*i]].as_ref().ok().copied();
             writer.insert(batch.indices.iter().filter_map(hash), &output);
         }
@@ -103,7 +103,7 @@ fn reason(error: &ImageError, path: &Path) -> String {
 }
 
 /// Images of a batch as a tensor `[batch, 3, crop, crop]`.
-pub(crate) fn input(images: Vec<f32>, transform: &Transform) -> Tensor {
+pub fn image_batch(images: Vec<f32>, transform: &Transform) -> Tensor {
     let crop = transform.crop as usize;
     Tensor::f32([images.len() / (3 * crop * crop).max(1), 3, crop, crop], images)
 }

@@ -27,6 +27,6 @@ pub use checkpoint::{About, Checkpoint, TrainingSummary};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate, softmax};
 pub use examples::Examples;
-pub use features::{Features, extract};
+pub use features::{Features, extract, image_batch};
 pub use fit::{Epoch, Fit, FitOptions, fit};
 pub use run::{Event, Job, train};

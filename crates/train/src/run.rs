@@ -86,10 +86,8 @@ pub fn train(
     let frontier = graph.frontier(trainable);
     let (frozen, rest) = graph.split(frontier);
 
-    let splits =
-        [("training", &job.dataset.train), ("validation", &job.dataset.valid), ("test", &job.dataset.test)];
-    let samples: Vec<&Sample> = splits.iter().flat_map(|(_, samples)| samples.iter()).collect();
-    let paths: Vec<PathBuf> = samples.iter().map(|sample| sample.path.clone()).collect();
+    let splits = [&job.dataset.train, &job.dataset.valid, &job.dataset.test];
+    let paths: Vec<PathBuf> = splits.into_iter().flatten().map(|sample| sample.path.clone()).collect();
     let prepared = prepare(engine, &job, (&frozen, frontier), &paths, stop, observe)?;
 
     let mut skipped = 0;
@@ -101,7 +99,7 @@ pub fn train(
         return Err(TrainError::Strict { count: skipped, first: first.clone() });
     }
     let mut begin = 0;
-    let [train, valid, test] = splits.map(|(_, samples)| {
+    let [train, valid, test] = splits.map(|samples| {
         let range = begin..begin + samples.len();
         begin = range.end;
         prepared.examples(samples, range, job.transform)

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use clap::Args;
 use engraft_data::Batches;
 use engraft_engine::Engine;
+use engraft_train::image_batch;
 use engraft_weights::{StateDict, Tensor};
 use serde_json::json;
 
@@ -49,7 +50,7 @@ impl Features {
         let (mut ready, paths) = self.network.resolve()?;
         let graph = match &self.at {
             Some(path) => ready.graph.until(ready.graph.module_output(path)?),
-            None => ready.before_head()?,
+            None => ready.graph.before_head(Some(&ready.head))?,
         };
         let network = self.device.engine()?.network(&graph, std::mem::take(&mut ready.state))?;
         let stop = stop_on_ctrl_c();
@@ -64,7 +65,7 @@ impl Features {
                 bar.suspend(|| note(&format!("error: {error}")));
             }
             if !batch.indices.is_empty() {
-                let output = network.forward(&ready.batch(batch.images))?;
+                let output = network.forward(&image_batch(batch.images, &ready.transform))?;
                 values.extend_from_slice(output.as_f32().unwrap_or_default());
             }
             bar.inc((batch.indices.len() + batch.failed.len()) as u64);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use engraft_data::Batches;
 use engraft_engine::{Engine, Network};
-use engraft_train::softmax;
+use engraft_train::{image_batch, softmax};
 use serde_json::json;
 
 use super::Outcome;
@@ -108,7 +108,7 @@ fn guess<'a>(
     if images.is_empty() {
         return Ok(Vec::new());
     }
-    let logits = network.forward(&ready.batch(images))?;
+    let logits = network.forward(&image_batch(images, &ready.transform))?;
     let one = |logits: &[f32]| {
         let mut guesses: Vec<Guess<'_>> = ready
             .classes

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use engraft_graph::{Graft, Graph, GraphError, HeadSpec, Part};
+use engraft_weights::write_atomically;
 
 use super::Outcome;
 use crate::network::architecture_names;
@@ -146,7 +147,7 @@ impl Show {
     fn draw(&self, graph: &Graph, input: &[usize], graft: Option<&Graft>) -> Outcome {
         let trunk = match graft {
             Some(graft) => Some(graft.graph.until(graft.features)),
-            None => trunk(graph),
+            None => graph.before_head(None).ok(),
         };
         let of_trunk = trunk.map(|trunk| trunk.module_paths());
         let is_of_head = |module: &str| {
@@ -162,8 +163,7 @@ impl Show {
         match &self.svg {
             Some(path) => {
                 check_out(path)?;
-                std::fs::write(path, drawing.to_svg())
-                    .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+                write_atomically(path, |file| file.write_all(drawing.to_svg().as_bytes()))?;
             }
             None => io::stdout().write_all(drawing.to_dot().as_bytes())?,
         }
@@ -180,13 +180,6 @@ impl GraftArgs {
         let head = HeadSpec { hidden_units, classes: self.classes.get(), dropout: self.dropout };
         Ok(Some(network.graft(&head, self.cut.as_deref())?))
     }
-}
-
-/// What a graft would leave of a network; none for one without a head.
-fn trunk(network: &Graph) -> Option<Graph> {
-    let probe = HeadSpec { hidden_units: Vec::new(), classes: 1, dropout: 0.0 };
-    let Graft { graph, features, .. } = network.graft(&probe, None).ok()?;
-    Some(graph.until(features))
 }
 
 /// `[height, width]` from `224` or `192x160`.
