@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use burn_tensor::{Device, Tensor, TensorData};
-use engraft_engine::{EngineError, Network};
+use engraft_engine::{EngineError, Network, take_floats};
 use engraft_graph::Graph;
-use engraft_weights::{StateDict, Tensor as HostTensor, TensorData as HostData};
+use engraft_weights::{StateDict, Tensor as HostTensor};
 
 use crate::forward::{Context, forward};
 
@@ -33,23 +33,11 @@ impl Network for BurnNetwork {
 
 /// Moves the floats that a graph needs to a device.
 pub(crate) fn upload(graph: &Graph, state: StateDict, device: &Device) -> Result<Tensors, EngineError> {
-    let mut given: HashMap<String, HostTensor> = state.into_iter().collect();
-    let mut tensors = Tensors::new();
-    for spec in graph.state().into_iter().filter(|spec| spec.kind.is_float()) {
-        let error =
-            |found: String| EngineError::State { name: spec.name.clone(), needed: spec.shape.clone(), found };
-        let tensor = given.remove(&spec.name).ok_or_else(|| error("there is none".into()))?;
-        match tensor.data {
-            HostData::F32(values) if tensor.shape == spec.shape => {
-                let shape = [values.len()];
-                let data = TensorData::new(values, shape);
-                tensors.insert(spec.name, Tensor::from_data(data, device));
-            }
-            HostData::F32(_) => return Err(error(format!("there is one of shape {:?}", tensor.shape))),
-            HostData::I64(_) => return Err(error("there is one of integers".into())),
-        }
-    }
-    Ok(tensors)
+    let upload = |(name, values): (String, Vec<f32>)| {
+        let shape = [values.len()];
+        (name, Tensor::from_data(TensorData::new(values, shape), device))
+    };
+    Ok(take_floats(graph, state)?.into_iter().map(upload).collect())
 }
 
 /// The output of a network in evaluation mode.

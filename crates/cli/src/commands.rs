@@ -1,5 +1,6 @@
 //! The subcommands.
 
+pub(crate) mod bench;
 pub(crate) mod cache;
 pub(crate) mod features;
 pub(crate) mod models;

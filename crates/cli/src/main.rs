@@ -34,6 +34,7 @@ enum Command {
     Train(commands::train::Train),
     Predict(commands::predict::Predict),
     Features(commands::features::Features),
+    Bench(commands::bench::Bench),
     Cache(commands::cache::Cache),
 }
 
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Train(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Features(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Cache(command) => command.run(),
     };
     match result {

@@ -5,10 +5,11 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, RangedI64ValueParser};
 use engraft_burn::BurnEngine;
+use engraft_cpu::{CpuEngine, default_threads};
 use engraft_data::{Interpolation, Transform, images_below};
-use engraft_engine::initial_state;
+use engraft_engine::{Engine, initial_state};
 use engraft_graph::{Graft, Graph, TensorKind, TensorSpec};
 use engraft_train::Checkpoint;
 use engraft_weights::{
@@ -24,18 +25,37 @@ pub(crate) fn architecture_names() -> PossibleValuesParser {
     PossibleValuesParser::new(engraft_zoo::architectures())
 }
 
+/// A number of threads.
+pub(crate) fn thread_count() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=1024)
+}
+
 /// Where the computing is done.
 #[derive(Args)]
 pub(crate) struct DeviceArgs {
     /// Compute on a GPU (needs a build with the feature cuda, rocm, metal or vulkan)
     #[arg(long)]
     gpu: bool,
+
+    /// Threads of the frozen part's pass on the CPU, which do not change the result; by default one a core
+    #[arg(long, value_name = "N", value_parser = thread_count())]
+    threads: Option<u32>,
 }
 
 impl DeviceArgs {
-    pub(crate) fn engine(&self) -> Result<BurnEngine, Box<dyn Error>> {
-        Ok(if self.gpu { BurnEngine::gpu()? } else { BurnEngine::cpu() })
+    /// The engine that runs, and trains, on the device.
+    pub(crate) fn engine(&self) -> Result<Box<dyn Engine>, Box<dyn Error>> {
+        if self.gpu {
+            return Ok(Box::new(BurnEngine::gpu()?));
+        }
+        Ok(Box::new(cpu_engine(self.threads)))
     }
+}
+
+/// Ours runs, Burn trains.
+pub(crate) fn cpu_engine(threads: Option<u32>) -> CpuEngine {
+    let threads = threads.map_or_else(default_threads, |threads| threads as usize);
+    CpuEngine::new(threads, BurnEngine::cpu())
 }
 
 /// A pretrained network by name.

@@ -114,6 +114,10 @@ impl Iterator for Batches {
         while batch.indices.len() < self.batch {
             match self.work.take() {
                 Some((index, Ok(image))) => {
+                    if batch.indices.is_empty() {
+                        let left = self.work.paths.len() - index;
+                        batch.images.reserve_exact(self.batch.min(left) * image.len());
+                    }
                     batch.indices.push(index);
                     batch.images.extend(image);
                 }

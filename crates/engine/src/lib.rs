@@ -23,6 +23,7 @@
 
 mod engine;
 mod error;
+mod floats;
 mod initial;
 mod random;
 mod relative_position;
@@ -31,6 +32,7 @@ pub mod suite;
 
 pub use engine::{AUX_WEIGHT, Engine, Network, Trainer, Training};
 pub use error::EngineError;
+pub use floats::take_floats;
 pub use initial::initial_state;
 pub use random::{SplitMix64, dropout_mask};
 pub use relative_position::relative_position_index;

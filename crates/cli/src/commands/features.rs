@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 
 use clap::Args;
 use engraft_data::Batches;
-use engraft_engine::Engine;
 use engraft_train::image_batch;
 use engraft_weights::{StateDict, Tensor};
 use serde_json::json;

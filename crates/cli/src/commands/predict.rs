@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use engraft_data::Batches;
-use engraft_engine::{Engine, Network};
+use engraft_engine::Network;
 use engraft_train::{image_batch, softmax};
 use serde_json::json;
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use engraft_data::{Dataset, LabelMap, ListOptions, SplitSpec};
-use engraft_engine::{Engine, initial_state};
+use engraft_engine::initial_state;
 use engraft_graph::{Graft, Graph, HeadSpec};
 use engraft_train::{FitOptions, Job, train};
 use engraft_weights::cache_dir;
@@ -165,7 +165,7 @@ impl Train {
         };
         let mut output = TrainingOutput::new(self.json, options.epochs);
         output.start(&job, &data, &choice.weights(), &engine.device(), &out);
-        let checkpoint = train(&engine, job, stop_on_ctrl_c(), &mut |event| output.event(event))?;
+        let checkpoint = train(engine.as_ref(), job, stop_on_ctrl_c(), &mut |event| output.event(event))?;
         checkpoint.write(&out)?;
         output.end(&checkpoint, &out, start.elapsed().as_secs_f64());
         Ok(())

@@ -17,6 +17,7 @@ mod freezing;
 mod gradients;
 mod networks;
 mod operations;
+mod torchvision;
 mod training;
 
 pub use auxiliary::*;
@@ -25,6 +26,7 @@ pub use dropout::*;
 pub use freezing::*;
 pub use gradients::*;
 pub use operations::*;
+pub use torchvision::*;
 pub use training::*;
 
 /// Makes a `#[test]` of every function of the [suite](crate::suite), for the engine that the expression gives.

@@ -138,6 +138,10 @@ pub fn a_trained_network_can_be_handed_over(engine: &dyn Engine) {
     let network = engine.network(&graph, trainer.state()).unwrap();
     for batch in [1, 5] {
         let batch = formula::inputs("other", &[batch, 3, 16, 16]);
-        assert_eq!(network.forward(&batch).unwrap(), trainer.forward(&batch).unwrap());
+        let [of_network, of_trainer] = [network.forward(&batch).unwrap(), trainer.forward(&batch).unwrap()];
+        // An engine may train with other kernels than it evaluates with.
+        let difference =
+            fixture::relative_difference(of_network.as_f32().unwrap(), of_trainer.as_f32().unwrap());
+        assert!(difference < 1e-6, "{difference:e}");
     }
 }

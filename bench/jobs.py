@@ -1,0 +1,169 @@
+"""Whole jobs as a user starts them from the shell, by PyTorch and by engraft: wall time and memory of all processes.
+
+    python bench/jobs.py --data DATA --weights WEIGHTS [--threads 2] [--rounds 3]
+
+DATA has `train/` and `val/` with a folder a class, WEIGHTS are torchvision's for mobilenet_v2 (.pth or .safetensors).
+
+    train       a head of 256 hidden units on frozen mobilenet_v2, 7 epochs; engraft with an empty cache
+    predict     one photo, named by mobilenet_v2
+    transform   decoding and the evaluation transform alone, on one thread
+
+The two programs alternate. PyTorch's script augments the photos in each epoch, which engraft does not.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from machine import bind, processor
+
+BENCH = Path(__file__).parent
+ROOT = BENCH.parent
+
+
+def run(command):
+    """Wall time, peak memory of the process tree and standard output of a command.
+
+    Pages that processes share are counted once, where the system tells (PSS, on Linux): PyTorch's loader workers are
+    forks, and the sum of their resident sets would count the interpreter three times.
+    """
+    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryFile("w+") as output:
+        environment = {**os.environ, "ENGRAFT_CACHE": cache}
+        start = time.perf_counter()
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        samples, ended = [0], threading.Event()
+        sampler = threading.Thread(target=sample, args=(process.pid, samples, ended))
+        sampler.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        ended.set()
+        sampler.join()
+        output.seek(0)
+        text = output.read()
+    if process.returncode:
+        sys.exit(f"{' '.join(map(str, command))} failed:\n{text}")
+    # The kernel's figure for the first process: a short one ends before it is sampled.
+    first = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"seconds": seconds, "peak_memory_bytes": max(*samples, first), "output": text}
+
+
+def sample(pid, samples, ended):
+    """Appends the memory of the process tree now and then. Not oftener: the kernel walks all pages for it."""
+    while not ended.wait(0.5):
+        samples.append(memory(pid))
+
+
+def memory(pid):
+    """Bytes that a process and those below it have now."""
+    total = 0
+    try:
+        first = psutil.Process(pid)
+        for process in [first, *first.children(recursive=True)]:
+            full = process.memory_full_info()
+            total += getattr(full, "pss", full.rss)
+    except psutil.NoSuchProcess:
+        pass
+    return total
+
+
+def alternate(rounds, commands, score=None):
+    """Runs the commands in turn; the median of each one's seconds (or of `score(output)`), and its largest peak."""
+    runs = {name: [] for name in commands}
+    for round in range(rounds):
+        for name, command in commands.items():
+            print(f"round {round + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
+            runs[name].append(run(command))
+    return {
+        name: {
+            "median": statistics.median(score(r["output"]) if score else r["seconds"] for r in each),
+            "peak_memory_bytes": max(r["peak_memory_bytes"] for r in each),
+            "output": each[-1]["output"],
+            "each": [score(r["output"]) if score else r["seconds"] for r in each],
+        }
+        for name, each in runs.items()
+    }
+
+
+def images_a_second(output):
+    return float(re.search(r"([\d.]+) a second", output)[1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--jobs", type=lambda text: text.split(","), default=["train", "predict", "transform"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--engraft", type=Path, default=ROOT / "target" / "release" / "engraft", help="our program")
+    parser.add_argument(
+        "--throughput",
+        type=Path,
+        default=ROOT / "target" / "release" / "examples" / "throughput",
+        help="our decoding alone: cargo build --release -p engraft-data --example throughput",
+    )
+    parser.add_argument("--json", type=Path, default=ROOT / "target" / "bench-jobs.json", help="where the figures go")
+    options = parser.parse_args()
+    photo = min((options.data / "train").rglob("*.jpg"), default=None)
+    if photo is None:
+        sys.exit(f"There are no .jpg files below {options.data / 'train'}; name a folder of photos with --data.")
+
+    binding = bind(options.threads)
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    data, weights, threads = options.data, options.weights, options.threads
+    head = "--hidden-units 256 --dropout 0.2 --epochs 7 --learning-rate 0.003 --batch-size 64".split()
+    python = [sys.executable]
+    jobs = {
+        "train": {
+            "PyTorch": [*python, BENCH / "torch_train.py", data, weights, str(threads)],
+            "engraft": [options.engraft, "train", data, "--arch", "mobilenet_v2", "--weights", weights, *head, "--out"],
+        },
+        "predict": {
+            "PyTorch": [*python, BENCH / "torch_predict.py", photo, weights, str(threads)],
+            "engraft": [options.engraft, "predict", "--arch", "mobilenet_v2", "--weights", weights, photo],
+        },
+        "transform": {
+            "PyTorch": [*python, BENCH / "torch_transform.py", data / "train"],
+            "engraft": [options.throughput, data / "train"],
+        },
+    }
+    print(f"{processor()}, {options.threads} threads, {binding}, load before {os.getloadavg()[0]:.1f}")
+    print(f"torch {version('torch')}, torchvision {version('torchvision')}, Pillow {version('pillow')}")
+    print(f"Median of {options.rounds} rounds, and the most memory of all.\n")
+    print("| job       | PyTorch                 | engraft                 | faster | memory |")
+    print("| --------- | ----------------------- | ----------------------- | ------ | ------ |")
+    results = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        jobs["train"]["engraft"].append(f"{scratch}/head.safetensors")
+        for job in options.jobs:
+            rate = job == "transform"
+            results[job] = alternate(options.rounds, jobs[job], images_a_second if rate else None)
+            theirs, ours = results[job]["PyTorch"], results[job]["engraft"]
+            cells = []
+            for result in [theirs, ours]:
+                figure = f"{result['median']:.0f} images/s" if rate else f"{result['median']:.2f} s"
+                cells.append(f"{figure}, {result['peak_memory_bytes'] / 1e6:.0f} MB".ljust(23))
+            faster = ours["median"] / theirs["median"] if rate else theirs["median"] / ours["median"]
+            share = ours["peak_memory_bytes"] / theirs["peak_memory_bytes"]
+            print(f"| {job:9} | {' | '.join(cells)} | {f'{faster:.1f} x':6} | {share:6.0%} |", flush=True)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(results, indent=1))
+    for program, result in results.get("train", {}).items():
+        print(f"\nThe last lines of {program}'s training:\n" + "\n".join(result["output"].strip().splitlines()[-3:]))
+    print(f"\nFigures: {options.json}")
+
+
+if __name__ == "__main__":
+    main()

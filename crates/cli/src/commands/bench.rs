@@ -1,0 +1,157 @@
+//! `engraft bench`
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use engraft_cpu::{CpuNetwork, Profile};
+use engraft_engine::{Network, SplitMix64};
+use engraft_graph::Graph;
+use engraft_weights::Tensor;
+use serde_json::json;
+
+use super::Outcome;
+use crate::network::{PretrainedArgs, architecture_names, cpu_engine, thread_count};
+use crate::output::json_line;
+
+/// How long passes are timed.
+const TIMED: Duration = Duration::from_secs(1);
+
+/// Passes that are timed at least.
+const LEAST_PASSES: usize = 5;
+
+/// Say how fast networks are on this machine, before you choose one
+#[derive(Args)]
+#[command(override_usage = "engraft bench [OPTIONS] ARCH...")]
+pub(crate) struct Bench {
+    /// Names of architectures, as in torchvision (`resnet18`, `vgg13`, ...)
+    #[arg(value_name = "ARCH", required = true, value_parser = architecture_names(), hide_possible_values = true)]
+    archs: Vec<String>,
+
+    /// Images in a batch
+    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: u32,
+
+    /// Threads; by default one a core
+    #[arg(long, value_name = "N", value_parser = thread_count())]
+    threads: Option<u32>,
+
+    /// `random`, or a file of weights, which makes no difference to the time
+    #[arg(long, value_name = "random|FILE", default_value = "random")]
+    weights: String,
+
+    /// Side of the square image, in pixels; by default what the network's weights expect
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    size: Option<u32>,
+
+    /// Print what each step of the pass is, and how long it takes
+    #[arg(long)]
+    profile: bool,
+
+    /// Print one JSON object a network (docs/json.md)
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was measured of a network.
+struct Measured {
+    /// The median of all passes, of a batch.
+    seconds: f64,
+    /// Floating-point operations of a batch, a multiply-add being two.
+    operations: f64,
+    memory_bytes: usize,
+}
+
+impl Bench {
+    pub(crate) fn run(self) -> Outcome {
+        let engine = cpu_engine(self.threads);
+        let threads = engine.threads();
+        let peak = engine.peak_flops();
+        if !self.json {
+            let mut stdout = io::stdout().lock();
+            writeln!(
+                stdout,
+                "{threads} threads, {}, peak {:.0} GFLOP/s, batch {}",
+                engine.instruction_set(),
+                peak / 1e9,
+                self.batch
+            )?;
+            let columns = ["network", "images/s", "ms a batch", "GFLOP/s", "of peak", "memory"];
+            let [network, rest @ ..] = columns;
+            writeln!(stdout, "{network:<22}{}", rest.map(|column| format!("{column:>12}")).concat())?;
+        }
+        for arch in &self.archs {
+            let pretrained =
+                PretrainedArgs { arch: None, weights: Some(self.weights.clone()), size: self.size };
+            let choice = pretrained.choose(arch)?;
+            let graph = choice.network()?.without_aux();
+            let network = engine.compile(&graph, choice.load(&graph, None, 0)?)?;
+            let input = self.input(&graph);
+            let measured = measure(&graph, &network, &input)?;
+            self.print(arch, threads, &measured, peak)?;
+            if self.profile {
+                let profile: Profile = network.profile(&input)?;
+                writeln!(io::stdout().lock(), "{profile}")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch of noise.
+    fn input(&self, graph: &Graph) -> Tensor {
+        let shape = [&[self.batch as usize], graph.input()].concat();
+        let mut random = SplitMix64::new(0);
+        let values = (0..shape.iter().product()).map(|_| (2.0 * random.uniform() - 1.0) as f32).collect();
+        Tensor::f32(shape, values)
+    }
+
+    fn print(&self, arch: &str, threads: usize, measured: &Measured, peak: f64) -> io::Result<()> {
+        let Measured { seconds, operations, memory_bytes } = *measured;
+        let rate = operations / seconds;
+        if self.json {
+            return json_line(&json!({
+                "arch": arch,
+                "batch": self.batch,
+                "threads": threads,
+                "images_per_second": f64::from(self.batch) / seconds,
+                "milliseconds": 1e3 * seconds,
+                "gflops": rate / 1e9,
+                "peak_fraction": rate / peak,
+                "peak_memory_bytes": memory_bytes,
+            }));
+        }
+        writeln!(
+            io::stdout().lock(),
+            "{arch:<22}{:>12.1}{:>12.2}{:>12.1}{:>12}{:>9.0} MB",
+            f64::from(self.batch) / seconds,
+            1e3 * seconds,
+            rate / 1e9,
+            format!("{:.0} %", 100.0 * rate / peak),
+            memory_bytes as f64 / 1e6,
+        )
+    }
+}
+
+fn measure(
+    graph: &Graph,
+    network: &CpuNetwork,
+    input: &Tensor,
+) -> Result<Measured, Box<dyn std::error::Error>> {
+    // The first pass chooses kernels and allocates.
+    network.forward(input)?;
+    network.forward(input)?;
+    let mut seconds = Vec::new();
+    let begin = Instant::now();
+    while begin.elapsed() < TIMED || seconds.len() < LEAST_PASSES {
+        let start = Instant::now();
+        network.forward(input)?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    let multiply_adds: u64 = graph.costs(&input.shape)?.iter().map(|cost| cost.multiply_adds).sum();
+    Ok(Measured {
+        seconds: seconds[seconds.len() / 2],
+        operations: 2.0 * multiply_adds as f64,
+        memory_bytes: network.memory_bytes(),
+    })
+}

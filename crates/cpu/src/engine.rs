@@ -1,0 +1,168 @@
+//! The engine: the CPU behind Engraft's interface.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use engraft_engine::{Engine, EngineError, Network, Trainer, Training, take_floats};
+use engraft_graph::{Graph, Shape};
+use engraft_kernels::{Level, Pool, peak_flops};
+use engraft_weights::{StateDict, Tensor};
+
+use crate::plan::Plan;
+use crate::profile::Profile;
+
+/// One thread a core.
+pub fn default_threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Runs networks on the CPU by compiled plans; trains them with another engine.
+pub struct CpuEngine {
+    level: Level,
+    pool: Arc<Pool>,
+    training: Box<dyn Engine>,
+}
+
+impl CpuEngine {
+    /// With this many threads, and the best instruction set of the machine ([`Level::detect`]); `training` is the engine that trains.
+    pub fn new(threads: usize, training: impl Engine + 'static) -> CpuEngine {
+        CpuEngine::with_level(Level::detect(), threads, training)
+    }
+
+    /// As [`new`](Self::new), with a certain instruction set.
+    pub fn with_level(level: Level, threads: usize, training: impl Engine + 'static) -> CpuEngine {
+        CpuEngine { level, pool: Arc::new(Pool::new(threads)), training: Box::new(training) }
+    }
+
+    /// How many threads compute.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The instruction set, as in `avx2`.
+    pub fn instruction_set(&self) -> String {
+        self.level.to_string()
+    }
+
+    /// The most floating-point operations a second that all threads reach together: see [`peak_flops`].
+    pub fn peak_flops(&self) -> f64 {
+        peak_flops(self.level, &self.pool)
+    }
+
+    /// As [`Engine::network`], with what this engine can tell of the network besides.
+    ///
+    /// # Errors
+    /// When the state dict lacks a tensor of the graph, or has it in another shape.
+    pub fn compile(&self, graph: &Graph, state: StateDict) -> Result<CpuNetwork, EngineError> {
+        let graph = graph.without_aux();
+        let tensors = take_floats(&graph, state)?;
+        let stage = Mutex::new(Stage::New(tensors));
+        Ok(CpuNetwork { level: self.level, pool: Arc::clone(&self.pool), graph, stage })
+    }
+}
+
+impl Engine for CpuEngine {
+    fn device(&self) -> String {
+        "cpu".into()
+    }
+
+    fn network(&self, graph: &Graph, state: StateDict) -> Result<Box<dyn Network>, EngineError> {
+        Ok(Box::new(self.compile(graph, state)?))
+    }
+
+    fn trainer(
+        &self,
+        graph: &Graph,
+        state: &StateDict,
+        training: Training<'_>,
+    ) -> Result<Box<dyn Trainer>, EngineError> {
+        self.training.trainer(graph, state, training)
+    }
+}
+
+/// A network on the CPU. The first input decides which kernels its layers get; inputs of other shapes run on them as well.
+pub struct CpuNetwork {
+    level: Level,
+    pool: Arc<Pool>,
+    graph: Graph,
+    stage: Mutex<Stage>,
+}
+
+enum Stage {
+    New(HashMap<String, Vec<f32>>),
+    Compiled(Box<Plan>),
+}
+
+impl CpuNetwork {
+    /// The steps of the plan for inputs of this shape, `[batch, channels, height, width]`, without times.
+    ///
+    /// # Errors
+    /// When the shape does not fit the network.
+    pub fn describe(&self, shape: &[usize]) -> Result<Profile, EngineError> {
+        let shapes = self.graph.shapes(shape)?;
+        self.compiled(&shapes).describe(shape)
+    }
+
+    /// Runs an input several times; returns the steps with the least time that each took.
+    ///
+    /// # Errors
+    /// When the input's shape does not fit the network.
+    pub fn profile(&self, input: &Tensor) -> Result<Profile, EngineError> {
+        let shapes = self.graph.shapes(&input.shape)?;
+        self.compiled(&shapes).profile(&self.pool, input)
+    }
+
+    /// Bytes of packed weights and of the buffers that passes have needed so far.
+    pub fn memory_bytes(&self) -> usize {
+        match &*self.lock() {
+            Stage::New(tensors) => tensors.values().map(|values| size_of_val(&values[..])).sum(),
+            Stage::Compiled(plan) => plan.memory_bytes(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The plan; made if there is none, for the shapes of its nodes.
+    fn compiled(&self, shapes: &[Shape]) -> CompiledPlan<'_> {
+        let mut stage = self.lock();
+        if let Stage::New(tensors) = &mut *stage {
+            let tensors = std::mem::take(tensors);
+            *stage = Stage::Compiled(Box::new(Plan::new(self.level, &self.graph, shapes, tensors)));
+        }
+        CompiledPlan(stage)
+    }
+}
+
+impl Network for CpuNetwork {
+    fn forward(&self, input: &Tensor) -> Result<Tensor, EngineError> {
+        // An input that does not fit must not decide anything.
+        let shapes = self.graph.shapes(&input.shape)?;
+        self.compiled(&shapes).run(&self.pool, input)
+    }
+}
+
+/// A stage that is compiled.
+struct CompiledPlan<'a>(MutexGuard<'a, Stage>);
+
+impl std::ops::Deref for CompiledPlan<'_> {
+    type Target = Plan;
+
+    fn deref(&self) -> &Plan {
+        match &*self.0 {
+            Stage::Compiled(plan) => plan,
+            Stage::New(_) => unreachable!("it is made of a compiled stage"),
+        }
+    }
+}
+
+impl std::ops::DerefMut for CompiledPlan<'_> {
+    fn deref_mut(&mut self) -> &mut Plan {
+        match &mut *self.0 {
+            Stage::Compiled(plan) => plan,
+            Stage::New(_) => unreachable!("it is made of a compiled stage"),
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Which nodes of a graph are computed together.
+//!
+//! What follows a convolution or a linear layer element by element is computed before the result leaves the registers: batch norm,
+//! constants for each channel, the addition of another value, an activation. What comes before a 1x1 convolution element by
+//! element is computed when its input is read: batch norm with ReLU (DenseNet), the scale of squeeze-and-excitation.
+
+use engraft_graph::{Conv2d, Graph, Node, Op, Shape};
+use engraft_kernels::Activation;
+
+/// A value: the output of the node of this number; from the number of nodes on, of a step within an attention.
+pub(crate) type Value = usize;
+
+/// Nodes that are computed together.
+#[derive(Clone, Debug)]
+pub(crate) struct Operation {
+    pub(crate) kind: Kind,
+    /// The node that it is called after.
+    pub(crate) node: usize,
+    pub(crate) inputs: Vec<Value>,
+    /// The output of the last of its nodes.
+    pub(crate) output: Value,
+    /// Nodes with constants for each channel, whose effect on the result comes first: into the weights.
+    pub(crate) affine: Vec<usize>,
+    /// Is added to the result after that.
+    pub(crate) residual: Option<Value>,
+    /// The last step.
+    pub(crate) activation: Activation,
+    pub(crate) before: Before,
+    /// Axis `i` of the output is axis `axes[i]` of what is computed, if they differ: permutations within the operation.
+    pub(crate) axes: Option<Vec<usize>>,
+    /// A value that is computed along: the mean of each channel of each image of the output, `[batch, channels, 1, 1]`.
+    pub(crate) means: Option<Value>,
+}
+
+/// What is done to the input of a product.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Before {
+    #[default]
+    Nothing,
+    /// The affine node goes into the weights: nothing lies between.
+    Folded(usize),
+    /// Constants for each channel, then an activation.
+    Affine(usize, Activation),
+    /// Each channel of each image times a value `[batch, channels, 1, 1]`.
+    Scale(Value),
+    /// The input is an image `[channels, pixels]` whose channels lie last, though the weights expect them first.
+    Flattened([usize; 2]),
+}
+
+/// What an operation computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A convolution.
+    Conv,
+    /// A linear layer.
+    Linear,
+    /// Constants for each channel, with an activation.
+    Affine,
+    /// The projection of an attention to queries, keys and values.
+    Qkv,
+    /// The attention itself.
+    Attend,
+    /// The projection of its result.
+    Projection,
+    /// Whatever the node says, with an activation.
+    Other,
+}
+
+/// The operations of a graph in an order in which they can run.
+pub(crate) fn fuse(graph: &Graph, shapes: &[Shape]) -> Vec<Operation> {
+    let nodes = graph.nodes();
+    let mut readers = vec![Vec::new(); nodes.len()];
+    for (index, node) in nodes.iter().enumerate() {
+        node.inputs.iter().for_each(|input| readers[input.0].push(index));
+    }
+    let fusion = Fusion { nodes, shapes, readers, output: graph.output().0 };
+    let mut done = vec![false; nodes.len()];
+    let mut before: Vec<Before> = vec![Before::Nothing; nodes.len()];
+    let mut source: Vec<Value> = (0..nodes.len()).collect();
+    let mut operations = Vec::new();
+    for index in 0..nodes.len() {
+        if done[index] {
+            continue;
+        }
+        if let Some((product, what, input)) = fusion.before_product(index) {
+            // Computed by the product that reads it.
+            done[index..product].iter_mut().enumerate().for_each(|(i, done)| {
+                *done |= fusion.leads_to(index + i, product, index);
+            });
+            before[product] = what;
+            source[product] = input;
+            continue;
+        }
+        let node = &nodes[index];
+        let mut operation = Operation {
+            kind: Kind::Other,
+            node: index,
+            inputs: node.inputs.iter().map(|input| input.0).collect(),
+            output: index,
+            affine: Vec::new(),
+            residual: None,
+            activation: Activation::Identity,
+            before: std::mem::take(&mut before[index]),
+            axes: None,
+            means: None,
+        };
+        if source[index] != index {
+            operation.inputs = vec![source[index]];
+        }
+        done[index] = true;
+        match &node.op {
+            Op::Conv2d(_) => operation.kind = Kind::Conv,
+            Op::Linear(_) => {
+                operation.kind = Kind::Linear;
+                if let Some((input, sizes)) = fusion.flattened_image(node.inputs[0].0) {
+                    operation.inputs = vec![input];
+                    operation.before = Before::Flattened(sizes);
+                }
+            }
+            Op::BatchNorm2d(_) | Op::ChannelAffine { .. } => operation.kind = Kind::Affine,
+            Op::Attention(_) => {
+                let [qkv, attended] = [nodes.len() + 2 * index, nodes.len() + 2 * index + 1];
+                operations.push(Operation { kind: Kind::Qkv, output: qkv, ..operation.clone() });
+                let inputs = vec![qkv];
+                operations.push(Operation {
+                    kind: Kind::Attend,
+                    inputs,
+                    output: attended,
+                    ..operation.clone()
+                });
+                operation.kind = Kind::Projection;
+                operation.inputs = vec![attended];
+            }
+            _ => {}
+        }
+        fusion.absorb(&mut operation, &mut done);
+        operation.means = fusion.means(&operation);
+        if let Some(pool) = operation.means {
+            done[pool] = true;
+        }
+        operations.push(operation);
+    }
+    operations
+}
+
+struct Fusion<'a> {
+    nodes: &'a [Node],
+    shapes: &'a [Shape],
+    readers: Vec<Vec<usize>>,
+    output: usize,
+}
+
+impl Fusion<'_> {
+    /// The only node that reads a value, if it is not the network's output.
+    fn only_reader(&self, value: usize) -> Option<usize> {
+        match self.readers[value][..] {
+            [reader] if value != self.output => Some(reader),
+            _ => None,
+        }
+    }
+
+    fn is_alias(&self, node: usize) -> bool {
+        matches!(self.nodes[node].op, Op::Identity | Op::Dropout { .. } | Op::StochasticDepth { .. })
+    }
+
+    /// Takes in what follows the operation element by element.
+    fn absorb(&self, operation: &mut Operation, done: &mut [bool]) {
+        use Kind::{Affine, Conv, Linear, Projection};
+        let weighted = matches!(operation.kind, Conv | Linear | Projection);
+        let activates = weighted || operation.kind == Affine;
+        // Behind a permutation the channels have another place, but lie in memory as before.
+        let mut channels = if operation.kind == Conv || operation.kind == Affine { 1 } else { usize::MAX };
+        let mut last = operation.output;
+        if channels == usize::MAX {
+            channels = self.shapes[last].len().saturating_sub(1);
+        }
+        while let Some(next) = self.only_reader(last).filter(|next| !done[*next]) {
+            let node = &self.nodes[next];
+            match &node.op {
+                _ if self.is_alias(next) => {}
+                Op::BatchNorm2d(_) | Op::ChannelAffine { .. }
+                    if weighted && operation.residual.is_none() && channels == 1 =>
+                {
+                    operation.affine.push(next);
+                }
+                Op::Mul if weighted && operation.residual.is_none() => {
+                    let Some(factor) = self.channel_factor(next, last, channels) else { break };
+                    operation.affine.push(factor);
+                }
+                Op::Permute { axes } if weighted && operation.residual.is_none() => {
+                    channels = axes.iter().position(|axis| *axis == channels).unwrap_or(channels);
+                    let so_far = operation.axes.take().unwrap_or_else(|| (0..axes.len()).collect());
+                    operation.axes = Some(axes.iter().map(|axis| so_far[*axis]).collect());
+                }
+                Op::Add if weighted && operation.residual.is_none() => {
+                    let Some(other) = self.residual(next, last, done) else { break };
+                    operation.residual = Some(other);
+                }
+                Op::Activation { function, .. } if activates => {
+                    operation.activation = kernel_activation(*function);
+                    done[next] = true;
+                    operation.output = next;
+                    return;
+                }
+                _ => break,
+            }
+            done[next] = true;
+            last = next;
+            operation.output = last;
+        }
+    }
+
+    /// The global average pool of a depthwise convolution's output, as squeeze-and-excitation has it.
+    fn means(&self, operation: &Operation) -> Option<Value> {
+        let Op::Conv2d(conv) = &self.nodes[operation.node].op else { return None };
+        let is_pool =
+            |reader: &&usize| matches!(self.nodes[**reader].op, Op::AdaptiveAvgPool2d { output: [1, 1], .. });
+        let pools = self.readers[operation.output].iter().filter(is_pool);
+        pools.copied().next().filter(|_| is_depthwise(conv) && operation.axes.is_none())
+    }
+
+    /// The parameter by which a product scales each channel of `value`.
+    fn channel_factor(&self, product: usize, value: usize, channels: usize) -> Option<usize> {
+        let other = self.other_input(product, value)?;
+        let shape = self.shapes[product].iter().rev();
+        let is_parameter = matches!(self.nodes[other].op, Op::Parameter { .. });
+        let place = self.shapes[product].len() - 1 - channels;
+        let mut factor = self.shapes[other].iter().rev().enumerate();
+        let fits = is_parameter
+            && self.shapes[product] == self.shapes[value]
+            && self.shapes[other].len() > place
+            && factor.all(|(i, size)| *size == if i == place { self.shapes[product][channels] } else { 1 });
+        (fits && shape.len() > place).then_some(other)
+    }
+
+    /// What is added to `value`, if it is there by then and has the same shape.
+    fn residual(&self, sum: usize, value: usize, done: &[bool]) -> Option<usize> {
+        let other = self.other_input(sum, value)?;
+        let ready = self.is_ready(other, done);
+        (ready && self.shapes[other] == self.shapes[value] && self.shapes[sum] == self.shapes[value])
+            .then_some(other)
+    }
+
+    /// Whether a value is computed by the operations so far.
+    fn is_ready(&self, value: usize, done: &[bool]) -> bool {
+        done[value]
+    }
+
+    fn other_input(&self, node: usize, value: usize) -> Option<usize> {
+        match self.nodes[node].inputs[..] {
+            [a, b] if a.0 == value && b.0 != value => Some(b.0),
+            [a, b] if b.0 == value && a.0 != value => Some(a.0),
+            _ => None,
+        }
+    }
+
+    /// If the node at `index` can be computed by the product that reads it: that product, what it does to its input, and its input.
+    fn before_product(&self, index: usize) -> Option<(usize, Before, Value)> {
+        let node = &self.nodes[index];
+        let mut next = self.only_reader(index)?;
+        match &node.op {
+            Op::BatchNorm2d(_) | Op::ChannelAffine { .. } => {
+                let input = node.inputs[0].0;
+                let mut activation = Activation::Identity;
+                if let Op::Activation { function, .. } = &self.nodes[next].op {
+                    activation = kernel_activation(*function);
+                    next = self.only_reader(next)?;
+                }
+                let Op::Conv2d(conv) = &self.nodes[next].op else { return None };
+                let unpadded = conv.padding == [0, 0] && conv.groups == 1;
+                if activation == Activation::Identity && unpadded {
+                    return Some((next, Before::Folded(index), input));
+                }
+                is_product(conv).then_some((next, Before::Affine(index, activation), input))
+            }
+            Op::Mul => {
+                let [a, b] = node.inputs[..] else { return None };
+                let Op::Conv2d(conv) = &self.nodes[next].op else { return None };
+                let is_gate = |value: usize| {
+                    matches!(self.shapes[value][..], [_, _, 1, 1]) && self.shapes[value] != self.shapes[index]
+                };
+                let (x, gate) = match (is_gate(a.0), is_gate(b.0)) {
+                    (true, false) => (b.0, a.0),
+                    (false, true) => (a.0, b.0),
+                    _ => return None,
+                };
+                let whole = self.shapes[x] == self.shapes[index];
+                let batch = self.shapes[gate][0] == self.shapes[x][0];
+                (whole && batch && is_product(conv)).then_some((next, Before::Scale(gate), x))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether `node` lies on the way from `from` to `product`.
+    fn leads_to(&self, node: usize, product: usize, from: usize) -> bool {
+        let mut at = from;
+        while at != product {
+            if at == node {
+                return true;
+            }
+            match self.only_reader(at) {
+                Some(next) => at = next,
+                None => return false,
+            }
+        }
+        false
+    }
+
+    /// If a value is an image made flat: the image, its channels and its pixels.
+    fn flattened_image(&self, mut value: usize) -> Option<(Value, [usize; 2])> {
+        while self.is_alias(value) {
+            value = self.nodes[value].inputs[0].0;
+        }
+        let Op::Flatten { start: 1 } = self.nodes[value].op else { return None };
+        let input = self.nodes[value].inputs[0].0;
+        let &[_, channels, height, width] = &self.shapes[input][..] else { return None };
+        (height * width > 1).then_some((input, [channels, height * width]))
+    }
+}
+
+/// Whether a convolution computes each channel by itself.
+pub(crate) fn is_depthwise(conv: &Conv2d) -> bool {
+    conv.groups == conv.in_channels && conv.groups == conv.out_channels
+}
+
+/// Whether a convolution is a matrix product of its pixels.
+pub(crate) fn is_product(conv: &Conv2d) -> bool {
+    conv.kernel == [1, 1] && conv.stride == [1, 1] && conv.padding == [0, 0] && conv.groups == 1
+}
+
+/// The kernels' name of a function.
+pub(crate) fn kernel_activation(function: engraft_graph::Activation) -> Activation {
+    use engraft_graph::Activation as Graph;
+    match function {
+        Graph::ReLU => Activation::ReLU,
+        Graph::ReLU6 => Activation::ReLU6,
+        Graph::SiLU => Activation::SiLU,
+        Graph::Hardswish => Activation::Hardswish,
+        Graph::Hardsigmoid => Activation::Hardsigmoid,
+        Graph::Sigmoid => Activation::Sigmoid,
+        Graph::GELU => Activation::GELU,
+        Graph::Tanh => Activation::Tanh,
+    }
+}

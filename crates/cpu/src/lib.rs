@@ -1,0 +1,38 @@
+//! The CPU engine: a graph and its state dict, compiled to a plan on `engraft-kernels`.
+//!
+//! `docs/engine.md` tells how. Networks that train are another engine's work, which is given to [`CpuEngine::new`].
+//!
+//! ```no_run
+//! use engraft_cpu::{CpuEngine, default_threads};
+//! use engraft_engine::{Engine, EngineError, Network};
+//! use engraft_graph::Graph;
+//! use engraft_weights::{StateDict, Tensor};
+//!
+//! fn logits(
+//!     graph: &Graph,
+//!     state: StateDict,
+//!     images: &Tensor,
+//!     training: impl Engine + 'static,
+//! ) -> Result<Tensor, EngineError> {
+//!     let engine = CpuEngine::new(default_threads(), training);
+//!     let network = engine.compile(graph, state)?;
+//!     println!("{}", network.describe(&images.shape)?);
+//!     network.forward(images)
+//! }
+//! ```
+
+mod attention;
+mod engine;
+mod execute;
+mod fuse;
+mod general;
+mod group;
+mod layer;
+mod lower;
+mod memory;
+mod plan;
+mod profile;
+mod view;
+
+pub use engine::{CpuEngine, CpuNetwork, default_threads};
+pub use profile::{Profile, StepProfile};

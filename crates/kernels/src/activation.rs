@@ -1,0 +1,110 @@
+//! Element-wise nonlinearities, on vectors that are in registers.
+
+use crate::math;
+use crate::simd::Simd;
+
+/// An element-wise nonlinearity; names and meaning are `torch.nn`'s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Activation {
+    /// `x`
+    #[default]
+    Identity,
+    /// `max(x, 0)`
+    ReLU,
+    /// `min(max(x, 0), 6)`
+    ReLU6,
+    /// `x sigmoid(x)`
+    SiLU,
+    /// `x relu6(x + 3) / 6`
+    Hardswish,
+    /// `relu6(x + 3) / 6`
+    Hardsigmoid,
+    /// `1 / (1 + exp(-x))`
+    Sigmoid,
+    /// `x Phi(x)` with the exact normal distribution function
+    GELU,
+    /// Hyperbolic tangent
+    Tanh,
+}
+
+impl Activation {
+    /// The bounds of a function that only clamps.
+    pub(crate) fn clamp(self) -> Option<[f32; 2]> {
+        match self {
+            Activation::Identity => Some([f32::NEG_INFINITY, f32::INFINITY]),
+            Activation::ReLU => Some([0.0, f32::INFINITY]),
+            Activation::ReLU6 => Some([0.0, 6.0]),
+            _ => None,
+        }
+    }
+
+    /// Of every lane.
+    #[inline(always)]
+    pub(crate) unsafe fn apply<S: Simd>(self, x: S::V) -> S::V {
+        // SAFETY: the machine has the instruction set.
+        unsafe {
+            match self {
+                Activation::Identity => x,
+                Activation::ReLU => S::max(S::zero(), x),
+                Activation::ReLU6 => S::min(S::splat(6.0), S::max(S::zero(), x)),
+                Activation::Hardsigmoid => hardsigmoid::<S>(x),
+                Activation::Hardswish => S::mul(x, hardsigmoid::<S>(x)),
+                Activation::Sigmoid => math::sigmoid::<S>(x),
+                Activation::SiLU => math::silu::<S>(x),
+                Activation::GELU => math::gelu::<S>(x),
+                Activation::Tanh => math::tanh::<S>(x),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn hardsigmoid<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: the machine has the instruction set.
+    unsafe {
+        let clamped = S::min(S::splat(6.0), S::max(S::zero(), S::add(x, S::splat(3.0))));
+        S::mul(clamped, S::splat(1.0 / 6.0))
+    }
+}
+
+/// Of every value of `rows` rows of `columns` values.
+///
+/// # Safety
+/// The machine has the instruction set, and the pointer is valid for the rows.
+#[inline(always)]
+pub(crate) unsafe fn activate_rows<S: Simd>(
+    activation: Activation,
+    start: *mut f32,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+) {
+    macro_rules! sweep {
+        ($function:ident) => {
+            for row in 0..rows {
+                let mut column = 0;
+                while column < columns {
+                    // SAFETY: the caller's.
+                    unsafe {
+                        let at = start.add(row * stride + column);
+                        let y = Activation::$function.apply::<S>(S::load_upto(at, columns - column));
+                        S::store_upto(at, y, columns - column);
+                    }
+                    column += S::LANES;
+                }
+            }
+        };
+    }
+    // The function is chosen once for all values.
+    match activation {
+        Activation::Identity => {}
+        Activation::ReLU => sweep!(ReLU),
+        Activation::ReLU6 => sweep!(ReLU6),
+        Activation::SiLU => sweep!(SiLU),
+        Activation::Hardswish => sweep!(Hardswish),
+        Activation::Hardsigmoid => sweep!(Hardsigmoid),
+        Activation::Sigmoid => sweep!(Sigmoid),
+        Activation::GELU => sweep!(GELU),
+        Activation::Tanh => sweep!(Tanh),
+    }
+}

@@ -1,0 +1,330 @@
+//! The matrix product with packed weights: linear layers and 1x1 convolutions, and the inside of other
+//! convolutions.
+
+use crate::activation::activate_rows;
+use crate::blocks::Blocks;
+use crate::pool::Shares;
+use crate::scratch::{scratch_stride, with_scratch};
+use crate::simd::{Kernel, Simd};
+use crate::tile::{NARROW_RUN, Rows, TileEnd, narrow_tile, tile};
+use crate::{Activation, Level, Pool, Prologue};
+
+/// Rows of values in a slice, some distance apart: `[rows, columns]`, or channels-last pixels.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    /// Row `r` begins at `r * stride`.
+    pub values: &'a [f32],
+    /// Values from one row's begin to the next's, at least the columns.
+    pub stride: usize,
+}
+
+/// A matrix `[k, n]` in the order in which the product reads it, for the instruction set it was packed for.
+///
+/// Columns are cut into panels of two vectors, the last one narrower if that suffices; a panel holds its `k`
+/// rows one after the other, and zeros for the columns it lacks.
+pub struct PackedMatrix {
+    pub(crate) values: Vec<f32>,
+    pub(crate) level: Level,
+    k: usize,
+    n: usize,
+}
+
+/// The columns of a panel: where they begin, how many exist, and how many are stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Panel {
+    pub(crate) first: usize,
+    pub(crate) columns: usize,
+    pub(crate) width: usize,
+}
+
+/// The panels that `n` columns are cut into.
+pub(crate) fn panels(level: Level, n: usize) -> impl Iterator<Item = Panel> + Clone {
+    let lanes = level.lanes();
+    let half = level.half_lanes();
+    let mut first = 0;
+    std::iter::from_fn(move || {
+        let left = n - first;
+        if left == 0 {
+            return None;
+        }
+        let width = match left {
+            left if left > lanes + half || (left > lanes && half == lanes) => 2 * lanes,
+            left if left > half => lanes,
+            _ => half,
+        };
+        let panel = Panel { first, columns: left.min(width), width };
+        first += panel.columns;
+        Some(panel)
+    })
+}
+
+impl PackedMatrix {
+    /// Packs `[k, n]`, of which `value(row, column)` gives the values.
+    pub fn new(level: Level, k: usize, n: usize, value: impl Fn(usize, usize) -> f32) -> PackedMatrix {
+        let mut values = Vec::with_capacity(k * n.next_multiple_of(2 * level.lanes()));
+        for panel in panels(level, n) {
+            for row in 0..k {
+                values.extend((0..panel.columns).map(|column| value(row, panel.first + column)));
+                values.resize(values.len() + panel.width - panel.columns, 0.0);
+            }
+        }
+        PackedMatrix { values, level, k, n }
+    }
+
+    /// Rows.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        self.values.len() * size_of::<f32>()
+    }
+}
+
+/// What happens to a product's values before they are stored: `y = activation(x + bias + residual)`.
+#[derive(Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// For each column.
+    pub bias: Option<&'a [f32]>,
+    /// A matrix of the result's shape.
+    pub residual: Option<Matrix<'a>>,
+    /// The last step.
+    pub activation: Activation,
+}
+
+/// `c = activation(prologue(a) b + bias + residual)` for `m` rows.
+///
+/// `c` has `m` rows that are `c_stride` apart; values between them are not touched.
+///
+/// # Panics
+/// When a slice is too short.
+#[expect(clippy::too_many_arguments, reason = "three matrices, and what happens before and after")]
+pub fn gemm(
+    pool: &Pool,
+    m: usize,
+    a: Matrix<'_>,
+    prologue: Prologue<'_>,
+    b: &PackedMatrix,
+    epilogue: Epilogue<'_>,
+    c: &mut [f32],
+    c_stride: usize,
+) {
+    let (k, n) = (b.k, b.n);
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(a.values.len() >= (m - 1) * a.stride + k, "a has fewer than {m} rows of {k}");
+    assert!(c.len() >= (m - 1) * c_stride + n, "c has fewer than {m} rows of {n}");
+    assert!(m == 1 || c_stride >= n, "the rows of c overlap");
+    prologue.check(m, k);
+    epilogue.check(m, n);
+    let blocks = Blocks::new(b.level, pool.threads(), m, k, panels(b.level, n).count());
+    let c = Shares::new(c);
+    // A copy of the rows, unless they can be read where they are.
+    let copy = !matches!(prologue, Prologue::None) || aliases(a.stride);
+    let copy_stride = if copy { scratch_stride(k) } else { 0 };
+    pool.run(blocks.tasks(), |task| {
+        let (rows, panels) = blocks.task(task);
+        with_scratch(rows.len() * copy_stride, rows.len(), |copy, pointers| {
+            b.level.run(Block {
+                a,
+                prologue,
+                b,
+                epilogue,
+                c: &c,
+                c_stride,
+                rows,
+                panels,
+                copy,
+                copy_stride,
+                pointers,
+            });
+        });
+    });
+}
+
+/// Whether rows so many values apart share one place of the first-level cache: its lines with equal addresses
+/// modulo 4096 are eight, fewer than a tile has rows.
+pub(crate) fn aliases(stride: usize) -> bool {
+    stride.is_multiple_of(4096 / size_of::<f32>())
+}
+
+/// A task: some rows by some panels.
+struct Block<'a> {
+    a: Matrix<'a>,
+    prologue: Prologue<'a>,
+    b: &'a PackedMatrix,
+    epilogue: Epilogue<'a>,
+    c: &'a Shares,
+    c_stride: usize,
+    rows: std::ops::Range<usize>,
+    panels: std::ops::Range<usize>,
+    /// The rows after the prologue, unless `copy_stride` is zero.
+    copy: &'a mut [f32],
+    copy_stride: usize,
+    /// For each row.
+    pointers: &'a mut [*const f32],
+}
+
+impl Kernel for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for (i, (pointer, row)) in self.pointers.iter_mut().zip(self.rows.clone()).enumerate() {
+            *pointer = self.a.values[row * self.a.stride..].as_ptr();
+            if self.copy_stride > 0 {
+                let to = self.copy[i * self.copy_stride..].as_mut_ptr();
+                // SAFETY: `gemm` has checked the slices.
+                unsafe { self.prologue.row::<S>(row, self.b.k, *pointer, to) };
+                *pointer = to;
+            }
+        }
+        let rows = Rows { pointers: self.pointers.as_ptr(), stride: 0, taps: 1, run: self.b.k, offset: 0 };
+        let count = self.rows.len();
+        for panel in panels(self.b.level, self.b.n).skip(self.panels.start).take(self.panels.len()) {
+            // A panel's values follow those of all columns before it, which fill their panels.
+            let b = self.b.values[panel.first * self.b.k..].as_ptr();
+            let end = PanelEnd::new(&self.epilogue, self.rows.start, panel.first);
+            // SAFETY: `gemm` has checked the slices; tasks have different rows or columns.
+            unsafe {
+                let to = self.c.at(self.rows.start * self.c_stride + panel.first);
+                let Panel { width, columns, .. } = panel;
+                panel_rows::<S>(rows, count, b, width, width, columns, end, to, self.c_stride);
+            }
+        }
+    }
+}
+
+/// What happens to a panel's values: `y = activation(x + bias + residual)`; null pointers for what there is
+/// not.
+#[derive(Clone, Copy)]
+pub(crate) struct PanelEnd {
+    pub(crate) bias: *const f32,
+    pub(crate) residual: *const f32,
+    pub(crate) residual_stride: usize,
+    pub(crate) activation: Activation,
+}
+
+impl PanelEnd {
+    /// From the result's row `row` and column `column` on.
+    pub(crate) fn new(epilogue: &Epilogue<'_>, row: usize, column: usize) -> PanelEnd {
+        PanelEnd {
+            bias: epilogue.bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
+            residual: epilogue
+                .residual
+                .map_or(std::ptr::null(), |r| r.values[row * r.stride + column..].as_ptr()),
+            residual_stride: epilogue.residual.map_or(0, |r| r.stride),
+            activation: epilogue.activation,
+        }
+    }
+}
+
+/// All tiles of `count` rows by one panel.
+///
+/// # Safety
+/// As [`tile`]'s, for `count` rows.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "they are the tile's, and its height")]
+pub(crate) unsafe fn panel_rows<S: Simd>(
+    rows: Rows,
+    count: usize,
+    b: *const f32,
+    b_stride: usize,
+    width: usize,
+    columns: usize,
+    end: PanelEnd,
+    to: *mut f32,
+    to_stride: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut done = 0;
+        while done < count {
+            let height = (count - done).min(S::TILE_ROWS);
+            let rows = Rows { pointers: rows.pointers.add(done), ..rows };
+            let residual = if end.residual.is_null() {
+                end.residual
+            } else {
+                end.residual.add(done * end.residual_stride)
+            };
+            let clamp = end.activation.clamp();
+            let tile_end = TileEnd {
+                bias: end.bias,
+                residual,
+                residual_stride: end.residual_stride,
+                clamp: clamp.unwrap_or([f32::NEG_INFINITY, f32::INFINITY]),
+            };
+            let to = to.add(done * to_stride);
+            if width == 2 * S::LANES {
+                tile_of::<S, 2>(height, rows, b, b_stride, columns, tile_end, to, to_stride);
+            } else if width == S::LANES {
+                tile_of::<S, 1>(height, rows, b, b_stride, columns, tile_end, to, to_stride);
+            } else if S::Half::LANES < S::LANES && rows.run.is_multiple_of(NARROW_RUN) {
+                narrow_tile_of::<S::Half>(height, rows, b, b_stride, columns, tile_end, to, to_stride);
+            } else {
+                tile_of::<S::Half, 1>(height, rows, b, b_stride, columns, tile_end, to, to_stride);
+            }
+            if clamp.is_none() {
+                // The tile is still in the first-level cache.
+                activate_rows::<S>(end.activation, to, height, columns, to_stride);
+            }
+            done += height;
+        }
+    }
+}
+
+/// Calls a tile function with the height as its constant.
+macro_rules! of_height {
+    ($height:expr, |$rows:ident| $call:expr, [$($literal:literal)*]) => {
+        match $height {
+            $($literal => { const $rows: usize = $literal; $call })*
+            _ => unreachable!("a tile has at most 14 rows"),
+        }
+    };
+    ($height:expr, |$rows:ident| $call:expr) => {
+        of_height!($height, |$rows| $call, [1 2 3 4 5 6 7 8 9 10 11 12 13 14])
+    };
+}
+
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "they are the tile's, and its height")]
+unsafe fn tile_of<S: Simd, const VECTORS: usize>(
+    height: usize,
+    rows: Rows,
+    b: *const f32,
+    b_stride: usize,
+    columns: usize,
+    end: TileEnd,
+    to: *mut f32,
+    to_stride: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        of_height!(height, |ROWS| tile::<S, ROWS, VECTORS>(rows, b, b_stride, columns, end, to, to_stride))
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "they are the tile's, and its height")]
+unsafe fn narrow_tile_of<S: Simd>(
+    height: usize,
+    rows: Rows,
+    b: *const f32,
+    b_stride: usize,
+    columns: usize,
+    end: TileEnd,
+    to: *mut f32,
+    to_stride: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        of_height!(height, |ROWS| narrow_tile::<S, ROWS>(rows, b, b_stride, columns, end, to, to_stride))
+    }
+}

@@ -1,0 +1,55 @@
+//! SIMD kernels on plain slices: matrix product, convolution, pooling, normalisation, attention.
+//!
+//! Feature maps are channels last ([`Maps`]); weights are packed once for an instruction set ([`Level`]) and used by every
+//! thread of a [`Pool`]. What is computed does not depend on the number of threads, bit for bit. This crate knows no networks.
+//!
+//! ```
+//! use engraft_kernels::{Activation, Epilogue, Level, Matrix, PackedMatrix, Pool, Prologue, gemm};
+//!
+//! let pool = Pool::new(2);
+//! // The weights [k, n] = [2, 3]: 0 1 2 / 3 4 5.
+//! let weights = PackedMatrix::new(Level::detect(), 2, 3, |row, column| (3 * row + column) as f32);
+//! let x = [1.0, 2.0, -1.0, 0.0];
+//! let mut y = [0.0; 6];
+//! let epilogue = Epilogue { activation: Activation::ReLU, ..Epilogue::default() };
+//! gemm(&pool, 2, Matrix { values: &x, stride: 2 }, Prologue::None, &weights, epilogue, &mut y, 3);
+//! assert_eq!(y, [6.0, 9.0, 12.0, 0.0, 0.0, 0.0]);
+//! ```
+
+mod activation;
+mod attention;
+mod blocks;
+mod conv;
+mod depthwise;
+mod elementwise;
+mod gemm;
+mod grouped;
+mod layout;
+mod maps;
+mod math;
+mod norm;
+mod peak;
+mod pool;
+mod pooling;
+mod prologue;
+mod scratch;
+mod simd;
+mod taps;
+mod tile;
+mod winograd;
+
+pub use activation::Activation;
+pub use attention::{AttentionShape, Scores, Similarity, TokenRows, Windows, attention};
+pub use conv::{ConvGeometry, ConvWeights, conv};
+pub use depthwise::{DepthwiseWeights, depthwise};
+pub use elementwise::{Function, elementwise};
+pub use gemm::{Epilogue, Matrix, PackedMatrix, gemm};
+pub use layout::to_channels_last;
+pub use maps::{Maps, MapsMut, MapsShape};
+pub use norm::{layer_norm, softmax};
+pub use peak::peak_flops;
+pub use pool::Pool;
+pub use pooling::{Window, adaptive_avg_pool, avg_pool, max_pool};
+pub use prologue::Prologue;
+pub use simd::Level;
+pub use winograd::{WinogradTile, WinogradWeights, winograd};

@@ -1,0 +1,193 @@
+//! Pooling: the largest or the mean value of windows.
+
+use crate::pool::Shares;
+use crate::simd::{Kernel, Simd};
+use crate::{Level, Maps, MapsMut, MapsShape, Pool};
+
+/// Values that a task reads, so that handing it out costs little beside it.
+const TASK_VALUES: usize = 16 << 10;
+
+/// The windows of a pool: square ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Size.
+    pub kernel: usize,
+    /// Step.
+    pub stride: usize,
+    /// Padding on every side.
+    pub padding: usize,
+}
+
+/// What becomes of the values of a window.
+#[derive(Clone, Copy)]
+enum Pooling {
+    /// Padding does not count.
+    Max(Window),
+    /// The mean; whether padding counts as zeros.
+    Average(Window, bool),
+    /// The mean over as many windows as there is output.
+    Adaptive,
+}
+
+/// The largest value of each window and channel (`torch.nn.MaxPool2d`); the output's shape says how many windows there are. What
+/// becomes of NaN is not said.
+///
+/// # Panics
+/// When a slice is too short, batch or channels differ, or a window lies outside the input.
+pub fn max_pool(level: Level, pool: &Pool, input: Maps<'_>, window: Window, output: MapsMut<'_>) {
+    pooling(level, pool, input, Pooling::Max(window), output);
+}
+
+/// The mean of each window and channel (`torch.nn.AvgPool2d`), as [`max_pool`].
+///
+/// # Panics
+/// As [`max_pool`].
+pub fn avg_pool(
+    level: Level,
+    pool: &Pool,
+    input: Maps<'_>,
+    window: Window,
+    count_include_pad: bool,
+    output: MapsMut<'_>,
+) {
+    pooling(level, pool, input, Pooling::Average(window, count_include_pad), output);
+}
+
+/// The mean over as many windows as the output has places (`torch.nn.AdaptiveAvgPool2d`); one for a global average pool.
+///
+/// # Panics
+/// When a slice is too short, or batch or channels differ.
+pub fn adaptive_avg_pool(level: Level, pool: &Pool, input: Maps<'_>, output: MapsMut<'_>) {
+    pooling(level, pool, input, Pooling::Adaptive, output);
+}
+
+fn pooling(level: Level, pool: &Pool, input: Maps<'_>, pooling: Pooling, output: MapsMut<'_>) {
+    input.check();
+    output.check();
+    let (from, to) = (input.shape, output.shape);
+    assert_eq!((from.batch, from.channels), (to.batch, to.channels), "batch and channels of a pool");
+    if to.pixels() * to.channels == 0 {
+        return;
+    }
+    for [size, outputs] in [[from.height, to.height], [from.width, to.width]] {
+        let windows = Axis { pooling, size, outputs };
+        assert!((0..outputs).all(|place| !windows.range(place).is_empty()), "a window outside the input");
+    }
+    // A task is some rows of some channels: a small map with many channels is divided along these.
+    let row_values = from.width * from.channels * from.height.div_ceil(to.height);
+    let rows = to.batch * to.height;
+    let rows_a_task = (TASK_VALUES / row_values.max(1)).clamp(1, rows);
+    let parts = (row_values / TASK_VALUES).clamp(1, from.channels.div_ceil(level.lanes()));
+    let channels_a_task = from.channels.div_ceil(parts).next_multiple_of(level.lanes());
+    let parts = from.channels.div_ceil(channels_a_task);
+    let (stride, values) = (output.stride, Shares::new(output.values));
+    pool.run(rows.div_ceil(rows_a_task) * parts, |task| {
+        let first = task / parts * rows_a_task;
+        let channel = task % parts * channels_a_task;
+        level.run(Rows {
+            input,
+            pooling,
+            output: &values,
+            stride,
+            shape: to,
+            rows: first..(first + rows_a_task).min(rows),
+            channels: channel..(channel + channels_a_task).min(from.channels),
+        });
+    });
+}
+
+/// The windows along one axis.
+struct Axis {
+    pooling: Pooling,
+    size: usize,
+    outputs: usize,
+}
+
+impl Axis {
+    /// The places that a window covers within the input.
+    #[inline(always)]
+    fn range(&self, place: usize) -> std::ops::Range<usize> {
+        match self.pooling {
+            Pooling::Max(window) | Pooling::Average(window, _) => {
+                let begin = place * window.stride;
+                let end = (begin + window.kernel).saturating_sub(window.padding).min(self.size);
+                begin.saturating_sub(window.padding)..end
+            }
+            Pooling::Adaptive => {
+                place * self.size / self.outputs..((place + 1) * self.size).div_ceil(self.outputs)
+            }
+        }
+    }
+
+    /// How many places of a window count.
+    #[inline(always)]
+    fn count(&self, place: usize) -> usize {
+        match self.pooling {
+            Pooling::Average(window, true) => {
+                let begin = place * window.stride;
+                (begin + window.kernel).min(self.size + 2 * window.padding) - begin
+            }
+            _ => self.range(place).len(),
+        }
+    }
+}
+
+/// A task: some rows of the output, counted over all images, of some channels.
+struct Rows<'a> {
+    input: Maps<'a>,
+    pooling: Pooling,
+    output: &'a Shares,
+    stride: usize,
+    shape: MapsShape,
+    rows: std::ops::Range<usize>,
+    channels: std::ops::Range<usize>,
+}
+
+impl Kernel for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let MapsShape { height, width, .. } = self.input.shape;
+        let down = Axis { pooling: self.pooling, size: height, outputs: self.shape.height };
+        let across = Axis { pooling: self.pooling, size: width, outputs: self.shape.width };
+        for row in self.rows.clone() {
+            let (image, y) = (row / self.shape.height, row % self.shape.height);
+            let ys = down.range(y);
+            for x in 0..self.shape.width {
+                let xs = across.range(x);
+                let count = (down.count(y) * across.count(x)) as f32;
+                let pixel = row * self.shape.width + x;
+                let mut channel = self.channels.start;
+                while channel < self.channels.end {
+                    let lanes = self.channels.end - channel;
+                    // SAFETY: `pooling` has checked the slices and the windows; tasks have different rows or channels.
+                    unsafe {
+                        let at = |y: usize, x: usize| {
+                            let pixel = (image * height + y) * width + x;
+                            self.input.values.as_ptr().add(pixel * self.input.stride + channel)
+                        };
+                        let mut sum = S::zero();
+                        if let Pooling::Max(_) = self.pooling {
+                            sum = S::splat(f32::NEG_INFINITY);
+                            for y in ys.clone() {
+                                for x in xs.clone() {
+                                    sum = S::max(sum, S::load_upto(at(y, x), lanes));
+                                }
+                            }
+                        } else {
+                            for y in ys.clone() {
+                                for x in xs.clone() {
+                                    sum = S::add(sum, S::load_upto(at(y, x), lanes));
+                                }
+                            }
+                            sum = S::div(sum, S::splat(count));
+                        }
+                        S::store_upto(self.output.at(pixel * self.stride + channel), sum, lanes);
+                    }
+                    channel += S::LANES;
+                }
+            }
+        }
+    }
+}
