@@ -11,7 +11,7 @@ use crate::lower::{Lowered, Step, Work};
 use crate::view::{Place, View};
 
 /// Bytes that a step may read and write, for all images that go through it together: a share of the last-level cache.
-const STEP_BYTES: usize = 6 << 20;
+const STEP_BYTES: usize = 4 << 20;
 
 /// Successive steps through which the same number of images goes together.
 #[derive(Clone, Debug, PartialEq)]

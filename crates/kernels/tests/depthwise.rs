@@ -1,0 +1,177 @@
+//! Depthwise convolution against a loop in f64.
+
+use engraft_kernels::{
+    Activation, DepthwiseWeights, Epilogue, Level, Maps, MapsMut, MapsShape, Matrix, Pool, depthwise,
+};
+use proptest::prelude::*;
+
+/// Sizes of a case, and gaps between pixels.
+#[derive(Clone, Debug)]
+struct Case {
+    shape: MapsShape,
+    kernel: [usize; 2],
+    stride: usize,
+    padding: usize,
+    dilation: usize,
+    gap: usize,
+    residual: bool,
+    activation: Activation,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let sizes = (1usize..3, 1usize..24, 1usize..24, 1usize..50);
+    let kernels = prop_oneof![
+        Just([3, 3]),
+        Just([5, 5]),
+        Just([7, 7]),
+        (1usize..6, 1usize..6).prop_map(|(a, b)| [a, b])
+    ];
+    let activations =
+        prop_oneof![Just(Activation::Identity), Just(Activation::ReLU6), Just(Activation::Hardswish)];
+    let rest = (1usize..4, 0usize..4, 1usize..3, 0usize..5, any::<bool>(), activations);
+    (sizes, kernels, rest).prop_filter_map(
+        "the kernel is larger than the input",
+        |(
+            (batch, height, width, channels),
+            kernel,
+            (stride, padding, dilation, gap, residual, activation),
+        )| {
+            let fits = |size: usize, kernel: usize| size + 2 * padding > dilation * (kernel - 1);
+            let shape = MapsShape { batch, height, width, channels };
+            let case = Case { shape, kernel, stride, padding, dilation, gap, residual, activation };
+            (fits(height, kernel[0]) && fits(width, kernel[1])).then_some(case)
+        },
+    )
+}
+
+/// Values that repeat late, in -1..1.
+fn values(count: usize, seed: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0).collect()
+}
+
+fn activate(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::ReLU6 => x.clamp(0.0, 6.0),
+        Activation::Hardswish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
+        _ => x,
+    }
+}
+
+impl Case {
+    fn output(&self) -> MapsShape {
+        let size = |size: usize, kernel: usize| {
+            (size + 2 * self.padding - self.dilation * (kernel - 1) - 1) / self.stride + 1
+        };
+        let [height, width] = self.kernel;
+        MapsShape {
+            height: size(self.shape.height, height),
+            width: size(self.shape.width, width),
+            ..self.shape
+        }
+    }
+
+    /// The kernel's output and its means; gaps between pixels hold 9.
+    fn run(&self, level: Level, threads: usize) -> (Vec<f32>, Vec<f32>) {
+        let (shape, out) = (self.shape, self.output());
+        let stride = shape.channels + self.gap;
+        let input = values(shape.pixels() * stride, 1);
+        let weight = values(shape.channels * self.kernel[0] * self.kernel[1], 2);
+        let bias = values(shape.channels, 3);
+        let residual = values(out.pixels() * stride, 4);
+        let weights = DepthwiseWeights::new(level, &weight, shape.channels, self.kernel);
+        let epilogue = Epilogue {
+            bias: Some(&bias),
+            residual: self.residual.then_some(Matrix { values: &residual, stride }),
+            activation: self.activation,
+        };
+        let mut output = vec![9.0; out.pixels() * stride];
+        let mut means = vec![0.0; out.batch * out.channels];
+        depthwise(
+            &Pool::new(threads),
+            Maps { values: &input, shape, stride },
+            &weights,
+            [self.stride; 2],
+            [self.padding; 2],
+            [self.dilation; 2],
+            epilogue,
+            Some(&mut means),
+            MapsMut { values: &mut output, shape: out, stride },
+        );
+        (output, means)
+    }
+
+    fn expected(&self) -> Vec<f64> {
+        let (shape, out) = (self.shape, self.output());
+        let stride = shape.channels + self.gap;
+        let [input, residual] = [values(shape.pixels() * stride, 1), values(out.pixels() * stride, 4)];
+        let [height, width] = self.kernel;
+        let (weight, bias) = (values(shape.channels * height * width, 2), values(shape.channels, 3));
+        let mut output = vec![9.0; out.pixels() * stride];
+        for pixel in 0..out.pixels() {
+            let (image, y, x) =
+                (pixel / out.width / out.height, pixel / out.width % out.height, pixel % out.width);
+            for c in 0..shape.channels {
+                let mut sum = bias[c] as f64;
+                for tap in 0..height * width {
+                    let row = (y * self.stride + tap / width * self.dilation).wrapping_sub(self.padding);
+                    let column = (x * self.stride + tap % width * self.dilation).wrapping_sub(self.padding);
+                    if row < shape.height && column < shape.width {
+                        let at = (image * shape.height + row) * shape.width + column;
+                        sum += input[at * stride + c] as f64 * weight[c * height * width + tap] as f64;
+                    }
+                }
+                if self.residual {
+                    sum += residual[pixel * stride + c] as f64;
+                }
+                output[pixel * stride + c] = activate(self.activation, sum);
+            }
+        }
+        output
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, rng_seed: proptest::test_runner::RngSeed::Fixed(1), ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_is_the_loop(case in cases()) {
+        let expected = case.expected();
+        let (out, stride) = (case.output(), case.shape.channels + case.gap);
+        for level in Level::all() {
+            let (output, means) = case.run(level, 1);
+            for (i, (value, expected)) in output.iter().zip(&expected).enumerate() {
+                prop_assert!((*value as f64 - expected).abs() < 1e-5, "{level}, {i}: {value}, not {expected}");
+            }
+            for (i, mean) in means.iter().enumerate() {
+                let (image, c) = (i / out.channels, i % out.channels);
+                let pixels = out.height * out.width;
+                let sum: f64 = (0..pixels).map(|p| expected[(image * pixels + p) * stride + c]).sum();
+                prop_assert!((*mean as f64 - sum / pixels as f64).abs() < 1e-5, "{level}: mean {i}");
+            }
+            for threads in [2, 3] {
+                prop_assert!(case.run(level, threads) == (output.clone(), means.clone()), "{level}, {threads} threads");
+            }
+        }
+    }
+}
+
+/// The last vector of channels overlaps the one before it: no two threads may have one each.
+#[test]
+fn channels_that_fill_no_vector_are_activated_once() {
+    let case = Case {
+        shape: MapsShape { batch: 1, height: 40, width: 40, channels: 136 },
+        kernel: [3, 3],
+        stride: 1,
+        padding: 1,
+        dilation: 1,
+        gap: 0,
+        residual: true,
+        activation: Activation::Hardswish,
+    };
+    for level in Level::all() {
+        let expected = case.run(level, 1);
+        for _ in 0..20 {
+            assert!(case.run(level, 4) == expected, "{level}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Pooling and layouts against loops in f64.
+
+use engraft_kernels::{
+    Level, Maps, MapsMut, MapsShape, Pool, Window, adaptive_avg_pool, avg_pool, max_pool, to_channels_last,
+};
+use proptest::prelude::*;
+
+fn values(count: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 7919) % 2003) as f32 / 1001.5 - 1.0).collect()
+}
+
+/// A shape, the gap between pixels, and windows.
+fn cases() -> impl Strategy<Value = (MapsShape, usize, Window)> {
+    let sizes = (1usize..4, 1usize..20, 1usize..20, 1usize..70, 0usize..4);
+    (sizes, 1usize..5, 1usize..4).prop_filter_map(
+        "no window",
+        |((batch, height, width, channels, gap), kernel, stride)| {
+            let window = Window { kernel, stride, padding: kernel / 2 };
+            let fits = height.min(width) + 2 * window.padding >= kernel;
+            fits.then_some((MapsShape { batch, height, width, channels }, gap, window))
+        },
+    )
+}
+
+/// The windows of an axis: places within it, and how many count.
+type Windows = Vec<(Vec<usize>, usize)>;
+
+fn windows(size: usize, window: Window, count_include_pad: bool) -> Windows {
+    let outputs = (size + 2 * window.padding - window.kernel) / window.stride + 1;
+    let one = |place: usize| {
+        let taps = (0..window.kernel).map(|tap| place * window.stride + tap);
+        let inside: Vec<usize> =
+            taps.filter_map(|at| at.checked_sub(window.padding).filter(|at| *at < size)).collect();
+        let count = if count_include_pad { window.kernel } else { inside.len() };
+        (inside, count)
+    };
+    (0..outputs).map(one).collect()
+}
+
+fn adaptive_windows(size: usize, outputs: usize) -> Windows {
+    let one = |place: usize| {
+        let begin = (place as f64 * size as f64 / outputs as f64).floor() as usize;
+        let end = ((place + 1) as f64 * size as f64 / outputs as f64).ceil() as usize;
+        ((begin..end).collect(), end - begin)
+    };
+    (0..outputs).map(one).collect()
+}
+
+/// Compares a pool with the loop over these windows, on all levels and on several threads.
+fn check(
+    shape: MapsShape,
+    gap: usize,
+    [down, across]: [&Windows; 2],
+    max: bool,
+    run: impl Fn(Level, &Pool, Maps<'_>, MapsMut<'_>),
+) -> Result<(), TestCaseError> {
+    let stride = shape.channels + gap;
+    let input = values(shape.pixels() * stride);
+    let out = MapsShape { height: down.len(), width: across.len(), ..shape };
+    for level in Level::all() {
+        let of_threads = |threads| {
+            let mut output = vec![9.0; out.pixels() * stride];
+            let maps = MapsMut { values: &mut output, shape: out, stride };
+            run(level, &Pool::new(threads), Maps { values: &input, shape, stride }, maps);
+            output
+        };
+        let output = of_threads(1);
+        for (i, value) in output.iter().enumerate() {
+            let (pixel, c) = (i / stride, i % stride);
+            let (image, y, x) =
+                (pixel / out.width / out.height, pixel / out.width % out.height, pixel % out.width);
+            let at = |y: usize, x: usize| {
+                input[((image * shape.height + y) * shape.width + x) * stride + c] as f64
+            };
+            let inside = down[y].0.iter().flat_map(|y| across[x].0.iter().map(|x| at(*y, *x)));
+            let expected = match (c < shape.channels, max) {
+                (false, _) => 9.0,
+                (true, true) => inside.fold(f64::NEG_INFINITY, f64::max),
+                (true, false) => inside.sum::<f64>() / (down[y].1 * across[x].1) as f64,
+            };
+            prop_assert!((*value as f64 - expected).abs() < 1e-6, "{level}, {i}: {value}, not {expected}");
+        }
+        prop_assert!(of_threads(2) == output && of_threads(3) == output, "{level}: threads");
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, rng_seed: proptest::test_runner::RngSeed::Fixed(1), ..ProptestConfig::default() })]
+
+    #[test]
+    fn max_pools((shape, gap, window) in cases()) {
+        let axes = [shape.height, shape.width].map(|size| windows(size, window, false));
+        check(shape, gap, axes.each_ref(), true, |level, pool, input, output| {
+            max_pool(level, pool, input, window, output);
+        })?;
+    }
+
+    #[test]
+    fn average_pools((shape, gap, window) in cases(), count_include_pad in any::<bool>()) {
+        let axes = [shape.height, shape.width].map(|size| windows(size, window, count_include_pad));
+        check(shape, gap, axes.each_ref(), false, |level, pool, input, output| {
+            avg_pool(level, pool, input, window, count_include_pad, output);
+        })?;
+    }
+
+    #[test]
+    fn adaptive_pools((shape, gap, _) in cases(), outputs in (1usize..9, 1usize..9)) {
+        let axes = [adaptive_windows(shape.height, outputs.0), adaptive_windows(shape.width, outputs.1)];
+        check(shape, gap, axes.each_ref(), false, adaptive_avg_pool)?;
+    }
+
+    #[test]
+    fn layouts((shape, gap, _) in cases()) {
+        let stride = shape.channels + gap;
+        let (pixels, input) = (shape.height * shape.width, values(shape.pixels() * shape.channels));
+        let mut output = vec![9.0; shape.pixels() * stride];
+        to_channels_last(&Pool::new(2), &input, MapsMut { values: &mut output, shape, stride });
+        for (i, value) in output.iter().enumerate() {
+            let (pixel, c) = (i / stride, i % stride);
+            let (image, place) = (pixel / pixels, pixel % pixels);
+            let expected =
+                if c < shape.channels { input[(image * shape.channels + c) * pixels + place] } else { 9.0 };
+            prop_assert_eq!(*value, expected);
+        }
+    }
+}
