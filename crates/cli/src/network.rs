@@ -197,7 +197,13 @@ impl Choice {
 
     /// What the user should know of the licence, if it is not torchvision's.
     pub(crate) fn licence_note(&self) -> Option<String> {
-        let licence = self.published.filter(|_| !self.is_random())?.licence?;
+        let weights = match &self.source {
+            WeightsSource::Random => None,
+            // Whose a file of another name is, nobody knows.
+            WeightsSource::File(path) => weights_of_file(&file_name(path)),
+            WeightsSource::Published(entry) => Some(*entry),
+        };
+        let licence = weights?.licence?;
         Some(format!(
             "note: these weights are licensed {licence}: what is made with them may not be used commercially"
         ))
