@@ -313,10 +313,17 @@ impl Packing<'_> {
     }
 }
 
+/// Bytes of transformed weights up to which they may be four times the layer's own.
+const LARGE_WEIGHTS: usize = 16 << 20;
+
 /// Which Winograd transform a 3x3 convolution is fastest with, if any.
+///
+/// F(4, 3) needs fewest multiplications. For small maps of many channels its weights, four times the layer's, take longer to read than
+/// is won, unless the batch is large; F(2, 3) has less than twice the layer's.
 fn winograd_tile(inputs: usize, outputs: usize, pixels: usize) -> Option<WinogradTile> {
     if inputs < 16 || outputs < 16 {
         return None;
     }
-    Some(if pixels > 0 { WinogradTile::F4 } else { WinogradTile::F2 })
+    let bytes = 36 * inputs * outputs * size_of::<f32>();
+    Some(if pixels < 100 && bytes > LARGE_WEIGHTS { WinogradTile::F2 } else { WinogradTile::F4 })
 }
