@@ -74,29 +74,7 @@ pub(crate) fn compute(op: &Op, inputs: &[Operand<'_>], output: &mut [f32], to: &
             copy(inputs[0], output, &inner);
         }
         Op::Roll { shifts, axes } => roll(inputs[0], shifts, axes, output, to),
-        Op::Activation { function, .. } => {
-            let function = scalar(*function);
-            let x = inputs[0];
-            for_each(&to.shape, [&x.view.strides, &to.strides], |[from, to]| {
-                output[to] = function(x.values[from] as f64) as f32;
-            });
-        }
         other => unreachable!("{} has a kernel, or moves nothing", other.name()),
-    }
-}
-
-/// An element-wise function on f64.
-fn scalar(function: engraft_graph::Activation) -> fn(f64) -> f64 {
-    use engraft_graph::Activation::*;
-    match function {
-        ReLU => |x| if x < 0.0 { 0.0 } else { x },
-        ReLU6 => |x| x.clamp(0.0, 6.0),
-        SiLU => |x| x / (1.0 + (-x).exp()),
-        Hardswish => |x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
-        Hardsigmoid => |x| (x + 3.0).clamp(0.0, 6.0) / 6.0,
-        Sigmoid => |x| 1.0 / (1.0 + (-x).exp()),
-        GELU => |x| x,
-        Tanh => f64::tanh,
     }
 }
 

@@ -224,8 +224,19 @@ impl Lowering<'_> {
             (_, Op::Softmax { axis }) if axis + 1 == self.shapes[node].len() => {
                 self.row_operation(number, operation)
             }
+            (_, Op::Activation { .. }) => self.activation(number, operation),
             _ => self.general(number, operation),
         }
+    }
+
+    /// A function of single values, whose kernel wants rows, whichever axes these are.
+    fn activation(&mut self, number: usize, operation: &Operation) -> View {
+        let input = self.input(operation, 0);
+        let order = input.order();
+        let rows = input.permuted(&order).row_stride().is_some();
+        let input = if rows { input } else { self.copied(&input, &order) };
+        let shape = self.shapes[operation.node].clone();
+        self.finish(number, operation, vec![input], &shape, &order)
     }
 
     fn network_input(&mut self, operation: &Operation) -> View {
@@ -359,9 +370,13 @@ impl Lowering<'_> {
             let size = input.shape[axis];
             let part = whole.narrowed(axis, start, size);
             start += size;
-            if input.place != part.place || input.offset != part.offset {
-                self.push(Work::Copy, vec![input], None, part);
+            if input.place == part.place && input.offset == part.offset {
+                continue;
             }
+            // A part of the same buffer cannot be read while it is written.
+            let order = part.order();
+            let input = if input.place == part.place { self.copied(&input, &order) } else { input };
+            self.push(Work::Copy, vec![input], None, part);
         }
         whole
     }

@@ -123,7 +123,9 @@ impl View {
 
     /// `[.., features]` whose features lie side by side: the stride from row to row.
     pub(crate) fn row_stride(&self) -> Option<usize> {
-        let (last, outer) = (self.shape.len().checked_sub(1)?, &self.shape);
+        // A single number is a row of one.
+        let Some(last) = self.shape.len().checked_sub(1) else { return Some(1) };
+        let outer = &self.shape;
         let axes: Vec<_> = (0..last).map(|axis| (outer[axis], axis)).collect();
         self.strides_fit(&axes, (outer[last], last))
     }

@@ -1,0 +1,94 @@
+//! What a plan does to a network, and that it stays the same whatever the threads, the batch and where values lie.
+
+use engraft_burn::BurnEngine;
+use engraft_cpu::CpuEngine;
+use engraft_engine::Engine;
+use engraft_engine::suite::fixture::relative_difference;
+use engraft_engine::suite::formula;
+use engraft_graph::Activation::GELU;
+use engraft_graph::{Builder, Conv2d, Graph, Linear, Op};
+
+fn engine(threads: usize) -> CpuEngine {
+    CpuEngine::new(threads, BurnEngine::cpu())
+}
+
+/// Compares with Burn.
+fn check(graph: &Graph, batch: usize) {
+    let state = formula::state(graph, formula::NORM);
+    let input = formula::inputs("x", &[&[batch], graph.input()].concat());
+    let [ours, burn] = [
+        engine(2).network(graph, state.clone()).unwrap().forward(&input).unwrap(),
+        BurnEngine::cpu().network(graph, state).unwrap().forward(&input).unwrap(),
+    ];
+    assert_eq!(ours.shape, burn.shape);
+    let difference = relative_difference(ours.as_f32().unwrap(), burn.as_f32().unwrap());
+    assert!(difference < 1e-5, "{difference:e}");
+}
+
+/// A part of an image lies in no rows.
+#[test]
+fn a_function_of_a_part_of_an_image() {
+    for axis in 1..4 {
+        let (mut b, x) = Builder::new("Net", 4, 8);
+        let x = b.layer("conv", Conv2d::new(4, 8, 3).padding(1), x);
+        let x = b.function(Op::Chunk { axis, index: 1, parts: 2 }, &[x]);
+        let x = b.layer("gelu", GELU, x);
+        check(&b.finish(x), 3);
+    }
+}
+
+/// A convolution that reads the very concatenation that its output belongs to.
+#[test]
+fn a_concatenation_of_values_that_lie_elsewhere() {
+    let (mut b, x) = Builder::new("Net", 4, 6);
+    let left = b.layer("left", Conv2d::new(4, 16, 1), x);
+    let right = b.layer("right", Conv2d::new(16, 16, 3).padding(1), left);
+    let half = b.function(Op::Chunk { axis: 1, index: 0, parts: 2 }, &[right]);
+    let x = b.function(Op::Concat { axis: 1 }, &[left, right, half, x]);
+    let x = b.layer("out", Conv2d::new(44, 7, 1), x);
+    let x = b.layer("flatten", Op::Flatten { start: 1 }, x);
+    let x = b.layer("fc", Linear::new(7 * 36, 5), x);
+    check(&b.finish(x), 2);
+}
+
+/// Large images go through the first steps one by one, small ones together.
+#[test]
+fn images_alone_and_among_others() {
+    let (mut b, x) = Builder::new("Net", 3, 160);
+    let x = b.layer("conv1", Conv2d::new(3, 24, 3).padding(1), x);
+    let x = b.layer("conv2", Conv2d::new(24, 24, 3).padding(1).groups(24), x);
+    let x = b.layer("conv3", Conv2d::new(24, 40, 3).stride(2), x);
+    let x = b.layer("conv4", Conv2d::new(40, 40, 3).padding(1), x);
+    let x = b.layer("conv5", Conv2d::new(40, 12, 5).stride(4), x);
+    let x = b.layer("pool", Op::global_average_pool(), x);
+    let x = b.layer("flatten", Op::Flatten { start: 1 }, x);
+    let graph = b.finish(x);
+    check(&graph, 5);
+    let state = formula::state(&graph, formula::NORM);
+    let all = formula::inputs("x", &[19, 3, 160, 160]);
+    let network = engine(2).network(&graph, state.clone()).unwrap();
+    let together = network.forward(&all).unwrap();
+    let other_threads = engine(3).network(&graph, state).unwrap().forward(&all).unwrap();
+    assert!(together == other_threads, "the number of threads changes bits");
+    let image = 3 * 160 * 160;
+    for i in [0, 7, 16, 18] {
+        let values = all.as_f32().unwrap()[i * image..(i + 1) * image].to_vec();
+        let alone = network.forward(&engraft_weights::Tensor::f32([1, 3, 160, 160], values)).unwrap();
+        let difference =
+            relative_difference(alone.as_f32().unwrap(), &together.as_f32().unwrap()[12 * i..12 * (i + 1)]);
+        assert!(difference < 1e-6, "image {i}: {difference:e}");
+    }
+}
+
+/// Batch norm, activation and residual have no steps of their own.
+#[test]
+fn a_residual_network_is_products_and_convolutions() {
+    let graph = engraft_zoo::architecture("resnet18").unwrap();
+    let network = engine(1).compile(&graph, formula::state(&graph, formula::NORM)).unwrap();
+    let profile = network.describe(&[2, 3, 224, 224]).unwrap();
+    // Input, 20 convolutions, two pools, the head.
+    assert_eq!(profile.steps.len(), 24);
+    assert_eq!(profile.steps.iter().filter(|step| step.kernel.starts_with("winograd")).count(), 13);
+    assert!(profile.to_string().contains("layer1.0.conv2"));
+    assert!(profile.weight_bytes > 46_000_000);
+}
