@@ -303,7 +303,8 @@ impl Strip<'_> {
                             any_tile::<S>(window);
                         } else if left > FEW_COLUMNS && left != 2 * FEW_COLUMNS {
                             window.columns = left.min(COLUMNS);
-                            if window.inside() {
+                            // Two rows of a seven wide kernel are too much for the compiler without the edge's checks: half as fast.
+                            if (WIDTH < 7 || ROWS == 1) && window.inside() {
                                 tile::<S, WIDTH, STRIDE, ROWS, COLUMNS, false>(window);
                             } else {
                                 tile::<S, WIDTH, STRIDE, ROWS, COLUMNS, true>(window);
