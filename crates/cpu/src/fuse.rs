@@ -83,10 +83,11 @@ pub(crate) fn fuse(graph: &Graph, shapes: &[Shape]) -> Vec<Operation> {
             continue;
         }
         if let Some((product, what, input)) = fusion.before_product(index) {
-            // Computed by the product that reads it.
-            done[index..product].iter_mut().enumerate().for_each(|(i, done)| {
-                *done |= fusion.leads_to(index + i, product, index);
-            });
+            // Computed by the product that reads it; so is the activation between the two, if there is one.
+            done[index] = true;
+            if let Some(between) = fusion.only_reader(index).filter(|reader| *reader != product) {
+                done[between] = true;
+            }
             before[product] = what;
             source[product] = input;
             continue;
@@ -168,12 +169,12 @@ impl Fusion<'_> {
         use Kind::{Affine, Conv, Linear, Projection};
         let weighted = matches!(operation.kind, Conv | Linear | Projection);
         let activates = weighted || operation.kind == Affine;
-        // Behind a permutation the channels have another place, but lie in memory as before.
-        let mut channels = if operation.kind == Conv || operation.kind == Affine { 1 } else { usize::MAX };
         let mut last = operation.output;
-        if channels == usize::MAX {
-            channels = self.shapes[last].len().saturating_sub(1);
-        }
+        // Behind a permutation the channels have another place, but lie in memory as before.
+        let mut channels = match operation.kind {
+            Conv | Affine => 1,
+            _ => self.shapes[last].len().saturating_sub(1),
+        };
         while let Some(next) = self.only_reader(last).filter(|next| !done[*next]) {
             let node = &self.nodes[next];
             match &node.op {
@@ -222,28 +223,20 @@ impl Fusion<'_> {
     /// The parameter by which a product scales each channel of `value`.
     fn channel_factor(&self, product: usize, value: usize, channels: usize) -> Option<usize> {
         let other = self.other_input(product, value)?;
-        let shape = self.shapes[product].iter().rev();
+        let (shape, factor) = (&self.shapes[product], &self.shapes[other]);
         let is_parameter = matches!(self.nodes[other].op, Op::Parameter { .. });
-        let place = self.shapes[product].len() - 1 - channels;
-        let mut factor = self.shapes[other].iter().rev().enumerate();
-        let fits = is_parameter
-            && self.shapes[product] == self.shapes[value]
-            && self.shapes[other].len() > place
-            && factor.all(|(i, size)| *size == if i == place { self.shapes[product][channels] } else { 1 });
-        (fits && shape.len() > place).then_some(other)
+        // Axes are compared from the last on, as they are broadcast.
+        let place = shape.len() - 1 - channels;
+        let mut sizes = factor.iter().rev().enumerate();
+        let fits = sizes.all(|(i, size)| *size == if i == place { shape[channels] } else { 1 });
+        (is_parameter && fits && factor.len() > place && *shape == self.shapes[value]).then_some(other)
     }
 
     /// What is added to `value`, if it is there by then and has the same shape.
     fn residual(&self, sum: usize, value: usize, done: &[bool]) -> Option<usize> {
         let other = self.other_input(sum, value)?;
-        let ready = self.is_ready(other, done);
-        (ready && self.shapes[other] == self.shapes[value] && self.shapes[sum] == self.shapes[value])
+        (done[other] && self.shapes[other] == self.shapes[value] && self.shapes[sum] == self.shapes[value])
             .then_some(other)
-    }
-
-    /// Whether a value is computed by the operations so far.
-    fn is_ready(&self, value: usize, done: &[bool]) -> bool {
-        done[value]
     }
 
     fn other_input(&self, node: usize, value: usize) -> Option<usize> {
@@ -290,21 +283,6 @@ impl Fusion<'_> {
             }
             _ => None,
         }
-    }
-
-    /// Whether `node` lies on the way from `from` to `product`.
-    fn leads_to(&self, node: usize, product: usize, from: usize) -> bool {
-        let mut at = from;
-        while at != product {
-            if at == node {
-                return true;
-            }
-            match self.only_reader(at) {
-                Some(next) => at = next,
-                None => return false,
-            }
-        }
-        false
     }
 
     /// If a value is an image made flat: the image, its channels and its pixels.

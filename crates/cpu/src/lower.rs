@@ -116,23 +116,7 @@ impl Lowering<'_> {
 
     /// Whether an operation computes its output, instead of seeing its input in another way.
     fn is_computed(&self, operation: &Operation) -> bool {
-        if operation.kind != Kind::Other {
-            return true;
-        }
-        !matches!(
-            self.nodes[operation.node].op,
-            Op::Input
-                | Op::Parameter { .. }
-                | Op::Identity
-                | Op::Dropout { .. }
-                | Op::StochasticDepth { .. }
-                | Op::Flatten { .. }
-                | Op::Reshape { .. }
-                | Op::Permute { .. }
-                | Op::Chunk { .. }
-                | Op::Select { .. }
-                | Op::ExpandBatch
-        )
+        operation.kind != Kind::Other || !self.nodes[operation.node].op.is_view()
     }
 
     fn dense(&mut self, shape: &[usize], order: &[usize]) -> View {

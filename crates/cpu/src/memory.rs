@@ -38,7 +38,7 @@ pub(crate) fn assign(lowered: &Lowered, segments: &[Segment], crossing: &[bool],
                 let life = lives[buffer].get_or_insert(Lifetime { first, last });
                 *life = Lifetime { first: life.first.min(first), last: life.last.max(last) };
                 if !crossing[buffer] {
-                    sizes[buffer] = lowered.buffers[buffer] / batch * segment.images.min(batch);
+                    sizes[buffer] = lowered.buffers[buffer] / batch * segment.images;
                 }
             }
         }

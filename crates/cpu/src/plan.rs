@@ -80,7 +80,7 @@ impl Plan {
             let (shape, output) = self.run_at_once(pool, &input.shape, &values, |_, _| {})?;
             return Ok(Tensor::f32(shape, output));
         };
-        let at_once = self.images_at_once(batch);
+        let at_once = batch.min(IMAGES);
         let image_values: usize = image.iter().product();
         let mut output = Vec::new();
         let mut shape = Vec::new();
@@ -94,12 +94,7 @@ impl Plan {
         Ok(Tensor::f32(shape, output))
     }
 
-    /// How many images of a batch are in memory together.
-    fn images_at_once(&self, batch: usize) -> usize {
-        batch.min(IMAGES)
-    }
-
-    /// The steps for inputs of one shape, made if they are not there; as many of other shapes are forgotten as memory wants.
+    /// The steps for inputs of one shape, made if they are not there; if there are many, the others are forgotten.
     fn schedule(&mut self, shape: &[usize]) -> Result<(), EngineError> {
         if !self.schedules.contains_key(shape) {
             let shapes = self.graph.shapes(shape)?;
@@ -190,7 +185,7 @@ impl Plan {
         let mut shape = input.shape.clone();
         let values = input.as_f32().map_or_else(|| as_floats(input), |values| values.into());
         if self.separable {
-            shape[0] = self.images_at_once(shape[0]);
+            shape[0] = shape[0].min(IMAGES);
         }
         let mut profile = self.describe(&shape)?;
         let values = &values[..shape.iter().product()];

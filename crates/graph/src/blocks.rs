@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::caption::{describe, describe_op};
-use crate::count::is_view;
 use crate::graph::{is_within, join};
 use crate::{Cost, Graph, GraphError, Module, Node, NodeId, Op, Shape, TensorKind};
 
@@ -186,7 +185,7 @@ impl Grouping<'_> {
         let readers = self.graph.nodes.iter().filter(|node| node.inputs.contains(&NodeId(input)));
         let group = self.of[input];
         let layers = self.groups[group].module.is_none() && self.groups[group].part == part;
-        let arranges = is_view(&node.op) && !self.is_layer(node);
+        let arranges = node.op.is_view() && !self.is_layer(node);
         (input > 0 && (layers || arranges) && readers.count() == 1).then_some(group)
     }
 
@@ -230,7 +229,7 @@ impl Grouping<'_> {
                 let mut modules: Vec<String> =
                     nodes().filter(|node| self.is_layer(node)).map(|node| node.module.clone()).collect();
                 // How `forward` arranges values between layers is not worth a word, unless there is nothing else to say.
-                let said = nodes().filter(|node| self.is_layer(node) || !is_view(&node.op));
+                let said = nodes().filter(|node| self.is_layer(node) || !node.op.is_view());
                 let mut content: Vec<String> = said.map(|node| describe_op(&node.op)).collect();
                 if content.is_empty() {
                     content.extend(nodes().take(1).map(|node| describe_op(&node.op)));

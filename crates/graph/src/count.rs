@@ -53,7 +53,7 @@ impl Graph {
         let cost = |(id, node): (usize, &Node)| match needed[id] {
             true => Cost {
                 multiply_adds: multiply_adds(node, &shapes, &shapes[id]),
-                activation_bytes: if is_view(&node.op) { 0 } else { 4 * product(&shapes[id]) },
+                activation_bytes: if node.op.is_view() { 0 } else { 4 * product(&shapes[id]) },
             },
             false => Cost::default(),
         };
@@ -100,24 +100,6 @@ impl Graph {
         self.root.walk("", &mut add);
         Ok(modules)
     }
-}
-
-/// Whether the output's values are those of the input, or those of a parameter, without anything being computed.
-pub(crate) fn is_view(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Input
-            | Op::Parameter { .. }
-            | Op::Identity
-            | Op::Dropout { .. }
-            | Op::StochasticDepth { .. }
-            | Op::Flatten { .. }
-            | Op::Reshape { .. }
-            | Op::Permute { .. }
-            | Op::Chunk { .. }
-            | Op::Select { .. }
-            | Op::ExpandBatch
-    )
 }
 
 fn multiply_adds(node: &Node, shapes: &[Shape], output: &[usize]) -> u64 {

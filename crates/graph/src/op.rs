@@ -390,6 +390,24 @@ impl Op {
         }
     }
 
+    /// Whether the output's values are those of the input, or those of a parameter, without anything being computed.
+    pub fn is_view(&self) -> bool {
+        matches!(
+            self,
+            Op::Input
+                | Op::Parameter { .. }
+                | Op::Identity
+                | Op::Dropout { .. }
+                | Op::StochasticDepth { .. }
+                | Op::Flatten { .. }
+                | Op::Reshape { .. }
+                | Op::Permute { .. }
+                | Op::Chunk { .. }
+                | Op::Select { .. }
+                | Op::ExpandBatch
+        )
+    }
+
     /// Input and output width of a layer with weights: channels of a convolution, features of a linear layer.
     pub fn widths(&self) -> Option<[usize; 2]> {
         match self {

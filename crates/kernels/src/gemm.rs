@@ -224,6 +224,29 @@ impl PanelEnd {
             activation: epilogue.activation,
         }
     }
+
+    /// That of a tile from row `row` of the panel on, and whether the activation is in it, being a clamp; any other must
+    /// follow.
+    ///
+    /// # Safety
+    /// The residual has the row.
+    #[inline(always)]
+    pub(crate) unsafe fn of_tile(self, row: usize) -> (TileEnd, bool) {
+        let clamp = self.activation.clamp();
+        let residual = if self.residual.is_null() {
+            self.residual
+        } else {
+            // SAFETY: the caller's.
+            unsafe { self.residual.add(row * self.residual_stride) }
+        };
+        let end = TileEnd {
+            bias: self.bias,
+            residual,
+            residual_stride: self.residual_stride,
+            clamp: clamp.unwrap_or([f32::NEG_INFINITY, f32::INFINITY]),
+        };
+        (end, clamp.is_some())
+    }
 }
 
 /// All tiles of `count` rows by one panel.
@@ -249,18 +272,7 @@ pub(crate) unsafe fn panel_rows<S: Simd>(
         while done < count {
             let height = (count - done).min(S::TILE_ROWS);
             let rows = Rows { pointers: rows.pointers.add(done), ..rows };
-            let residual = if end.residual.is_null() {
-                end.residual
-            } else {
-                end.residual.add(done * end.residual_stride)
-            };
-            let clamp = end.activation.clamp();
-            let tile_end = TileEnd {
-                bias: end.bias,
-                residual,
-                residual_stride: end.residual_stride,
-                clamp: clamp.unwrap_or([f32::NEG_INFINITY, f32::INFINITY]),
-            };
+            let (tile_end, clamped) = end.of_tile(done);
             let to = to.add(done * to_stride);
             if width == 2 * S::LANES {
                 tile_of::<S, 2>(height, rows, b, b_stride, columns, tile_end, to, to_stride);
@@ -271,7 +283,7 @@ pub(crate) unsafe fn panel_rows<S: Simd>(
             } else {
                 tile_of::<S::Half, 1>(height, rows, b, b_stride, columns, tile_end, to, to_stride);
             }
-            if clamp.is_none() {
+            if !clamped {
                 // The tile is still in the first-level cache.
                 activate_rows::<S>(end.activation, to, height, columns, to_stride);
             }

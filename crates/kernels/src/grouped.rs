@@ -6,7 +6,7 @@ use crate::activation::activate_rows;
 use crate::gemm::PanelEnd;
 use crate::pool::Shares;
 use crate::simd::{Kernel, Simd};
-use crate::tile::{Rows, TileEnd, finish};
+use crate::tile::{Rows, finish};
 use crate::{Epilogue, Level};
 
 /// Channels of a group.
@@ -99,20 +99,10 @@ unsafe fn pixels<S: Simd, const COUNT: usize>(
         } else {
             sums::<S, COUNT, false>(reads, weights, columns)
         };
-        let clamp = end.activation.clamp();
-        let tile_end = TileEnd {
-            bias: end.bias,
-            residual: if end.residual.is_null() {
-                end.residual
-            } else {
-                end.residual.add(first * end.residual_stride)
-            },
-            residual_stride: end.residual_stride,
-            clamp: clamp.unwrap_or([f32::NEG_INFINITY, f32::INFINITY]),
-        };
+        let (tile_end, clamped) = end.of_tile(first);
         let to = to.add(first * to_stride);
         finish::<S, COUNT, 1, false>(sums, columns, tile_end, to, to_stride);
-        if clamp.is_none() {
+        if !clamped {
             activate_rows::<S>(end.activation, to, COUNT, columns, to_stride);
         }
     }

@@ -42,12 +42,11 @@ impl MapsShape {
         self.batch * self.height * self.width
     }
 
-    /// Values that a slice of such maps must have.
-    pub(crate) fn values(&self, stride: usize) -> usize {
-        match self.pixels() {
-            0 => 0,
-            pixels => (pixels - 1) * stride + self.channels,
-        }
+    /// Panics when a slice of so many values is too short.
+    fn check(&self, values: usize, stride: usize) {
+        assert!(stride >= self.channels, "pixels overlap");
+        let needed = self.pixels().checked_sub(1).map_or(0, |before| before * stride + self.channels);
+        assert!(values >= needed, "the slice is too short for {self:?}");
     }
 }
 
@@ -59,12 +58,7 @@ impl<'a> Maps<'a> {
 
     /// Panics when the slice is too short for the shape.
     pub(crate) fn check(&self) {
-        assert!(self.stride >= self.shape.channels, "pixels overlap");
-        assert!(
-            self.values.len() >= self.shape.values(self.stride),
-            "the slice is too short for {:?}",
-            self.shape
-        );
+        self.shape.check(self.values.len(), self.stride);
     }
 }
 
@@ -76,12 +70,7 @@ impl<'a> MapsMut<'a> {
 
     /// Panics when the slice is too short for the shape.
     pub(crate) fn check(&self) {
-        assert!(self.stride >= self.shape.channels, "pixels overlap");
-        assert!(
-            self.values.len() >= self.shape.values(self.stride),
-            "the slice is too short for {:?}",
-            self.shape
-        );
+        self.shape.check(self.values.len(), self.stride);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Threads that wait by spinning, because a network is a hundred short loops.
 //!
-//! Waking a sleeping thread costs about 10 microseconds on Linux, a spinning one a tenth. A pass through a small network is over in a
+//! Waking a sleeping thread costs about 10 microseconds on Linux, a spinning one less than a tenth of one. A pass through a small network is over in a
 //! few milliseconds, so that a pool that sleeps between its loops would spend a quarter of them on waking.
 
 use std::cell::UnsafeCell;

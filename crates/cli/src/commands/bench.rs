@@ -45,7 +45,7 @@ pub(crate) struct Bench {
     size: Option<u32>,
 
     /// Print what each step of the pass is, and how long it takes
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     profile: bool,
 
     /// Print one JSON object a network (docs/json.md)
