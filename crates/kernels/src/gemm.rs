@@ -124,11 +124,12 @@ pub fn gemm(
     assert!(m == 1 || c_stride >= n, "the rows of c overlap");
     prologue.check(m, k);
     epilogue.check(m, n);
-    let blocks = Blocks::new(b.level, pool.threads(), m, k, panels(b.level, n).count());
+    let run = run(k);
+    let blocks = Blocks::new(b.level, pool.threads(), m, run, panels(b.level, n).count());
     let c = Shares::new(c);
     // A copy of the rows, unless they can be read where they are.
     let copy = !matches!(prologue, Prologue::None) || aliases(a.stride);
-    let copy_stride = if copy { scratch_stride(k) } else { 0 };
+    let copy_stride = if copy { scratch_stride(run) } else { 0 };
     pool.run(blocks.tasks(), |task| {
         let (rows, panels) = blocks.task(task);
         with_scratch(rows.len() * copy_stride, rows.len(), |copy, pointers| {
@@ -141,12 +142,22 @@ pub fn gemm(
                 c_stride,
                 rows,
                 panels,
+                run,
                 copy,
                 copy_stride,
                 pointers,
             });
         });
     });
+}
+
+/// Values of a row that are multiplied at a time.
+const MOST_RUN: usize = 1024;
+
+/// How many values of rows of `k` are multiplied at a time: of more, too few rows would stay in the second-level cache to pay for
+/// the way of `b`'s values to it.
+fn run(k: usize) -> usize {
+    k.div_ceil(k.div_ceil(MOST_RUN).max(1))
 }
 
 /// Whether rows so many values apart share one place of the first-level cache: its lines with equal addresses
@@ -165,7 +176,9 @@ struct Block<'a> {
     c_stride: usize,
     rows: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
-    /// The rows after the prologue, unless `copy_stride` is zero.
+    /// Values of a row that are multiplied at a time.
+    run: usize,
+    /// A run of the rows after the prologue, unless `copy_stride` is zero.
     copy: &'a mut [f32],
     copy_stride: usize,
     /// For each row.
@@ -177,27 +190,46 @@ impl Kernel for Block<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        for (i, (pointer, row)) in self.pointers.iter_mut().zip(self.rows.clone()).enumerate() {
-            *pointer = self.a.values[row * self.a.stride..].as_ptr();
-            if self.copy_stride > 0 {
-                let to = self.copy[i * self.copy_stride..].as_mut_ptr();
-                // SAFETY: `gemm` has checked the slices.
-                unsafe { self.prologue.row::<S>(row, self.b.k, *pointer, to) };
-                *pointer = to;
+        let (k, count) = (self.b.k, self.rows.len());
+        let mut done = 0;
+        // A product of no values is zeros, too.
+        while done < k || done == 0 {
+            let run = done..(done + self.run).min(k);
+            for (i, (pointer, row)) in self.pointers.iter_mut().zip(self.rows.clone()).enumerate() {
+                *pointer = self.a.values[row * self.a.stride + run.start..].as_ptr();
+                if self.copy_stride > 0 {
+                    let to = self.copy[i * self.copy_stride..].as_mut_ptr();
+                    // SAFETY: `gemm` has checked the slices.
+                    unsafe { self.prologue.row::<S>(row, run.clone(), *pointer, to) };
+                    *pointer = to;
+                }
             }
-        }
-        let rows = Rows { pointers: self.pointers.as_ptr(), stride: 0, taps: 1, run: self.b.k, offset: 0 };
-        let count = self.rows.len();
-        for panel in panels(self.b.level, self.b.n).skip(self.panels.start).take(self.panels.len()) {
-            // A panel's values follow those of all columns before it, which fill their panels.
-            let b = self.b.values[panel.first * self.b.k..].as_ptr();
-            let end = PanelEnd::new(&self.epilogue, self.rows.start, panel.first);
-            // SAFETY: `gemm` has checked the slices; tasks have different rows or columns.
-            unsafe {
-                let to = self.c.at(self.rows.start * self.c_stride + panel.first);
-                let Panel { width, columns, .. } = panel;
-                panel_rows::<S>(rows, count, b, width, width, columns, end, to, self.c_stride);
+            let rows =
+                Rows { pointers: self.pointers.as_ptr(), stride: 0, taps: 1, run: run.len(), offset: 0 };
+            for panel in panels(self.b.level, self.b.n).skip(self.panels.start).take(self.panels.len()) {
+                let Panel { first, width, columns } = panel;
+                // A panel's values follow those of all columns before it, which fill their panels.
+                let b = self.b.values[first * k + run.start * width..].as_ptr();
+                let mut end = PanelEnd::new(&self.epilogue, self.rows.start, first);
+                // SAFETY: `gemm` has checked the slices; tasks have different rows or columns.
+                unsafe {
+                    let to = self.c.at(self.rows.start * self.c_stride + first);
+                    if run.start > 0 {
+                        // The sums so far have the bias and the residual in them.
+                        end = PanelEnd {
+                            bias: std::ptr::null(),
+                            residual: to,
+                            residual_stride: self.c_stride,
+                            ..end
+                        };
+                    }
+                    if run.end < k {
+                        end.activation = Activation::Identity;
+                    }
+                    panel_rows::<S>(rows, count, b, width, width, columns, end, to, self.c_stride);
+                }
             }
+            done = run.end.max(1);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What happens to a product's left operand before it is multiplied.
 
+use std::ops::Range;
+
 use crate::activation::activate_rows;
 use crate::simd::Simd;
 use crate::{Activation, Matrix};
@@ -44,18 +46,25 @@ impl Prologue<'_> {
         }
     }
 
-    /// Row `row` of the left operand, of `columns` values, after this; `row` counts images.
+    /// `columns` of row `row` of the left operand, after this; `row` counts images. Both pointers are to the first column's value.
     ///
     /// # Safety
-    /// The machine has the instruction set, the pointers are valid for a row, and [`check`](Self::check) has
-    /// passed.
+    /// The machine has the instruction set, the pointers are valid for the columns, and [`check`](Self::check) has passed.
     #[inline(always)]
-    pub(crate) unsafe fn row<S: Simd>(&self, row: usize, columns: usize, from: *const f32, to: *mut f32) {
+    pub(crate) unsafe fn row<S: Simd>(
+        &self,
+        row: usize,
+        columns: Range<usize>,
+        from: *const f32,
+        to: *mut f32,
+    ) {
+        let (first, columns) = (columns.start, columns.len());
         // SAFETY: the caller's.
         unsafe {
             match *self {
                 Prologue::None => to.copy_from_nonoverlapping(from, columns),
                 Prologue::Affine { scale, shift, activation } => {
+                    let (scale, shift) = (scale.as_ptr().add(first), shift.as_ptr().add(first));
                     let clamp = activation.clamp();
                     let [least, most] =
                         clamp.unwrap_or([f32::NEG_INFINITY, f32::INFINITY]).map(|bound| S::splat(bound));
@@ -63,8 +72,8 @@ impl Prologue<'_> {
                     while column < columns {
                         let left = columns - column;
                         let x = S::load_upto(from.add(column), left);
-                        let scale = S::load_upto(scale.as_ptr().add(column), left);
-                        let shift = S::load_upto(shift.as_ptr().add(column), left);
+                        let scale = S::load_upto(scale.add(column), left);
+                        let shift = S::load_upto(shift.add(column), left);
                         let y = S::mul_add(x, scale, shift);
                         S::store_upto(to.add(column), S::min(most, S::max(least, y)), left);
                         column += S::LANES;
@@ -74,7 +83,7 @@ impl Prologue<'_> {
                     }
                 }
                 Prologue::ImageScale { scale, rows_per_image } => {
-                    let scale = scale.values.as_ptr().add(row / rows_per_image * scale.stride);
+                    let scale = scale.values.as_ptr().add(row / rows_per_image * scale.stride + first);
                     let mut column = 0;
                     while column < columns {
                         let left = columns - column;

@@ -141,3 +141,10 @@ fn rows_that_share_a_place_of_the_cache() {
     check([60, 1024, 24], ([0, 0], None), Before::Nothing, Activation::ReLU);
     check([60, 1000, 24], ([24, 0], None), Before::Affine(Activation::SiLU), Activation::ReLU);
 }
+
+#[test]
+fn rows_that_are_multiplied_in_runs() {
+    check([33, 1025, 40], ([0, 3], Some(2)), Before::Nothing, Activation::SiLU);
+    check([40, 2500, 20], ([0, 0], Some(0)), Before::Affine(Activation::ReLU), Activation::ReLU);
+    check([17, 3072, 50], ([0, 0], None), Before::Scale(5), Activation::SiLU);
+}
