@@ -141,6 +141,17 @@ impl Execution<'_> {
                     output,
                 );
             }
+            Layer::ExpandDepthwise { weights, between, bias, geometry } => {
+                let expand =
+                    operation.expand.as_ref().map_or(Activation::Identity, |expand| expand.activation);
+                let between = Epilogue { bias: Some(between), residual: None, activation: expand };
+                let epilogue = self.epilogue(step, bias, activation);
+                let (input, output) = (self.maps(&step.inputs[0]), maps_mut(output, &step.output));
+                let (stride, padding) = (geometry.stride, geometry.padding);
+                kernels::expand_depthwise(
+                    self.pool, input, weights, between, stride, padding, epilogue, means, output,
+                );
+            }
             Layer::Affine(affine) => {
                 let input = self.maps(&step.inputs[0]);
                 let output = maps_mut(output, &step.output);

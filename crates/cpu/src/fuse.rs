@@ -2,7 +2,8 @@
 //!
 //! What follows a convolution or a linear layer element by element is computed before the result leaves the registers: batch norm,
 //! constants for each channel, the addition of another value, an activation. What comes before a 1x1 convolution element by
-//! element is computed when its input is read: batch norm with ReLU (DenseNet), the scale of squeeze-and-excitation.
+//! element is computed when its input is read: batch norm with ReLU (DenseNet), the scale of squeeze-and-excitation. A 1x1 convolution
+//! that only a depthwise one reads is computed by that, row after row.
 
 use engraft_graph::{Conv2d, Graph, Node, Op, Shape};
 use engraft_kernels::Activation;
@@ -28,6 +29,8 @@ pub(crate) struct Operation {
     pub(crate) before: Before,
     /// Axis `i` of the output is axis `axes[i]` of what is computed, if they differ: permutations within the operation.
     pub(crate) axes: Option<Vec<usize>>,
+    /// The 1x1 convolution that computes the input of this depthwise one; `inputs` are then its.
+    pub(crate) expand: Option<Box<Operation>>,
     /// A value that is computed along: the mean of each channel of each image of the output, `[batch, channels, 1, 1]`.
     pub(crate) means: Option<Value>,
 }
@@ -103,6 +106,7 @@ pub(crate) fn fuse(graph: &Graph, shapes: &[Shape]) -> Vec<Operation> {
             activation: Activation::Identity,
             before: std::mem::take(&mut before[index]),
             axes: None,
+            expand: None,
             means: None,
         };
         if source[index] != index {
@@ -138,6 +142,11 @@ pub(crate) fn fuse(graph: &Graph, shapes: &[Shape]) -> Vec<Operation> {
         operation.means = fusion.means(&operation);
         if let Some(pool) = operation.means {
             done[pool] = true;
+        }
+        if let Some(place) = fusion.expansion(&operation, &operations) {
+            let expand = operations.remove(place);
+            operation.inputs.clone_from(&expand.inputs);
+            operation.expand = Some(Box::new(expand));
         }
         operations.push(operation);
     }
@@ -218,6 +227,20 @@ impl Fusion<'_> {
             |reader: &&usize| matches!(self.nodes[**reader].op, Op::AdaptiveAvgPool2d { output: [1, 1], .. });
         let pools = self.readers[operation.output].iter().filter(is_pool);
         pools.copied().next().filter(|_| is_depthwise(conv) && operation.axes.is_none())
+    }
+
+    /// Of the operations so far, the 1x1 convolution whose output only this depthwise one reads.
+    fn expansion(&self, operation: &Operation, operations: &[Operation]) -> Option<usize> {
+        let Op::Conv2d(conv) = &self.nodes[operation.node].op else { return None };
+        if !is_depthwise(conv) || conv.dilation != [1, 1] {
+            return None;
+        }
+        let place = operations.iter().rposition(|other| operation.inputs == [other.output])?;
+        let expand = &operations[place];
+        let Op::Conv2d(conv) = &self.nodes[expand.node].op else { return None };
+        let plain = matches!(expand.before, Before::Nothing | Before::Folded(_)) && expand.residual.is_none();
+        (is_product(conv) && plain && self.readers[expand.output].len() == 1 && expand.output != self.output)
+            .then_some(place)
     }
 
     /// The parameter by which a product scales each channel of `value`.

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use engraft_graph::{Conv2d, Graph, Linear, Node, Op, Scores, Shape};
 use engraft_kernels::{
-    ConvGeometry, ConvWeights, DepthwiseWeights, Level, PackedMatrix, WinogradTile, WinogradWeights,
+    ConvGeometry, ConvWeights, DepthwiseWeights, ExpandWeights, Level, PackedMatrix, WinogradTile,
+    WinogradWeights,
 };
 
 use crate::attention::position_bias;
@@ -31,6 +32,15 @@ pub(crate) enum Layer {
         bias: Vec<f32>,
         geometry: ConvGeometry,
     },
+    /// A 1x1 convolution and the depthwise one behind it.
+    ExpandDepthwise {
+        weights: ExpandWeights,
+        /// Of the first.
+        between: Vec<f32>,
+        /// Of the second.
+        bias: Vec<f32>,
+        geometry: ConvGeometry,
+    },
     /// Constants for each channel.
     Affine(Affine),
     /// Of a layer norm.
@@ -47,6 +57,7 @@ impl Layer {
             Layer::Winograd { weights, .. } => weights.bytes(),
             Layer::Conv { weights, .. } => weights.bytes(),
             Layer::Depthwise { weights, .. } => weights.bytes(),
+            Layer::ExpandDepthwise { weights, .. } => weights.bytes(),
             Layer::Affine(affine) | Layer::Norm(affine) => 2 * size_of_val(&affine.scale[..]),
             Layer::Attend(attend) => attend.position.as_ref().map_or(0, |bias| size_of_val(&bias[..])),
             Layer::Nothing => 0,
@@ -140,7 +151,10 @@ impl Packing<'_> {
         match (operation.kind, &self.nodes[node].op) {
             (Kind::Conv, Op::Conv2d(conv)) => {
                 let (weight, bias) = self.conv_weights(operation, conv, constants);
-                self.conv(operation, conv, weight, bias)
+                match &operation.expand {
+                    Some(expand) => self.expand_depthwise(expand, conv, &weight, bias, constants),
+                    None => self.conv(operation, conv, weight, bias),
+                }
             }
             (Kind::Linear, Op::Linear(linear)) => self.linear(operation, linear, constants),
             (Kind::Affine, _) => Layer::Affine(self.affine(node, constants)),
@@ -261,13 +275,7 @@ impl Packing<'_> {
         if is_product(conv) {
             return self.product(inputs, outputs, &weight, bias);
         }
-        let geometry = ConvGeometry {
-            kernel: conv.kernel,
-            stride: conv.stride,
-            padding: conv.padding,
-            dilation: conv.dilation,
-            groups: conv.groups,
-        };
+        let geometry = geometry(conv);
         if is_depthwise(conv) {
             let weights = DepthwiseWeights::new(self.level, &weight, inputs, conv.kernel);
             return Layer::Depthwise { weights, bias, geometry };
@@ -282,6 +290,24 @@ impl Packing<'_> {
             return Layer::Winograd { weights, bias, padding: conv.padding };
         }
         Layer::Conv { weights: ConvWeights::new(self.level, &weight, outputs, inputs, geometry), bias }
+    }
+
+    /// Of a depthwise convolution and the 1x1 convolution before it.
+    fn expand_depthwise(
+        &mut self,
+        expand: &Operation,
+        depthwise: &Conv2d,
+        weight: &[f32],
+        bias: Vec<f32>,
+        constants: &HashMap<usize, Vec<f32>>,
+    ) -> Layer {
+        let Op::Conv2d(conv) = &self.nodes[expand.node].op else {
+            unreachable!("only a convolution expands")
+        };
+        let (matrix, between) = self.conv_weights(expand, conv, constants);
+        let matrix = self.matrix(conv.in_channels, conv.out_channels, &matrix);
+        let weights = ExpandWeights::new(matrix, weight, depthwise.kernel);
+        Layer::ExpandDepthwise { weights, between, bias, geometry: geometry(depthwise) }
     }
 
     fn linear(
@@ -307,9 +333,23 @@ impl Packing<'_> {
     }
 
     /// Of weights `[outputs, inputs]`.
+    fn matrix(&self, inputs: usize, outputs: usize, weight: &[f32]) -> PackedMatrix {
+        PackedMatrix::new(self.level, inputs, outputs, |row, column| weight[column * inputs + row])
+    }
+
+    /// Of weights `[outputs, inputs]`.
     fn product(&self, inputs: usize, outputs: usize, weight: &[f32], bias: Vec<f32>) -> Layer {
-        let value = |row: usize, column: usize| weight[column * inputs + row];
-        Layer::Product { weights: PackedMatrix::new(self.level, inputs, outputs, value), bias }
+        Layer::Product { weights: self.matrix(inputs, outputs, weight), bias }
+    }
+}
+
+fn geometry(conv: &Conv2d) -> ConvGeometry {
+    ConvGeometry {
+        kernel: conv.kernel,
+        stride: conv.stride,
+        padding: conv.padding,
+        dilation: conv.dilation,
+        groups: conv.groups,
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use engraft_graph::{Node, Op};
 
-use crate::fuse::{Before, Kind, Operation};
+use crate::fuse::{Before, Kind, Operation, is_product};
 use crate::layer::{Layer, Layers};
 use crate::lower::{Step, Work};
 
@@ -90,8 +90,13 @@ pub(crate) fn describe(
             let node = &nodes[operation.node];
             profile.module = node.module.clone();
             profile.kernel = kernel(operation, &node.op, &layers.layers[*number]);
+            if let Some(expand) = &operation.expand {
+                let first = kernel(expand, &nodes[expand.node].op, &layers.layers[*number]);
+                profile.kernel = format!("{first}, {}", profile.kernel);
+            }
             profile.bytes += layers.layers[*number].bytes();
-            let all = multiply_adds[operation.node];
+            let expand = operation.expand.as_ref().map_or(0, |expand| multiply_adds[expand.node]);
+            let all = expand + multiply_adds[operation.node];
             profile.multiply_adds = match (operation.kind, &node.op) {
                 // Of an attention's four products the projections are three and one part.
                 (Kind::Qkv, Op::Attention(attention)) => {
@@ -119,9 +124,9 @@ fn kernel(operation: &Operation, op: &Op, layer: &Layer) -> String {
     let mut text = match (operation.kind, op, layer) {
         (_, Op::Conv2d(conv), layer) => {
             let name = match layer {
-                Layer::Product { .. } => "product",
+                _ if is_product(conv) => "product",
                 Layer::Winograd { .. } => "winograd",
-                Layer::Depthwise { .. } => "depthwise",
+                Layer::Depthwise { .. } | Layer::ExpandDepthwise { .. } => "depthwise",
                 _ if conv.groups > 1 => "grouped",
                 _ => "direct",
             };

@@ -41,7 +41,7 @@ mod winograd;
 pub use activation::Activation;
 pub use attention::{AttentionShape, Scores, Similarity, TokenRows, Windows, attention};
 pub use conv::{ConvGeometry, ConvWeights, conv};
-pub use depthwise::{DepthwiseWeights, depthwise};
+pub use depthwise::{DepthwiseWeights, ExpandWeights, depthwise, expand_depthwise};
 pub use elementwise::{Function, elementwise};
 pub use gemm::{Epilogue, Matrix, PackedMatrix, gemm};
 pub use layout::to_channels_last;

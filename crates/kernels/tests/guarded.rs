@@ -62,6 +62,8 @@ mod conv;
 mod depthwise;
 #[path = "elementwise.rs"]
 mod elementwise;
+#[path = "expand.rs"]
+mod expand;
 #[path = "gemm.rs"]
 mod gemm;
 #[path = "norm.rs"]

@@ -1,4 +1,5 @@
-//! Real weights on real photos, from the file to the ImageNet classes, against torchvision (`parity/real_photos.py`).
+//! Real weights on real photos, from the file to the ImageNet classes, by both engines, against torchvision in f64
+//! (`parity/real_photos.py`).
 //!
 //! Weights and photos are not part of the repository; where they are not beside it, the test prints so.
 
@@ -6,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use engraft_burn::BurnEngine;
+use engraft_cpu::CpuEngine;
 use engraft_data::{Image, Transform};
 use engraft_engine::Engine;
 use engraft_engine::suite::fixture;
@@ -27,6 +29,11 @@ struct Expected {
 
 #[test]
 fn features_and_classes_are_torchvisions() {
+    check("Burn", &BurnEngine::cpu());
+    check("the CPU engine", &CpuEngine::new(2, BurnEngine::cpu()));
+}
+
+fn check(name: &str, engine: &impl Engine) {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
     if !shared.join("weights").is_dir() || !shared.join("data").is_dir() {
         println!("skipped: there are no weights and photos in {}", shared.display());
@@ -39,7 +46,6 @@ fn features_and_classes_are_torchvisions() {
         let graph = architecture(arch).unwrap();
         let graft = graph.graft(&HeadSpec { hidden_units: vec![], classes: 2, dropout: 0.0 }, None).unwrap();
         let trunk = graft.graph.until(graft.features);
-        let engine = BurnEngine::cpu();
         let run =
             |graph| engine.network(graph, state.clone()).and_then(|network| network.forward(&batch)).unwrap();
         let (features, logits) = (rows(run(&trunk)), rows(run(&graph)));
@@ -47,9 +53,9 @@ fn features_and_classes_are_torchvisions() {
             let expected = &expected[arch];
             for (value, expected_value) in features[number].iter().zip(&expected.features) {
                 let difference = (value - expected_value).abs() / expected.largest;
-                assert!(difference <= 1e-4, "{arch}, {photo}: {value}, not {expected_value}");
+                assert!(difference <= 1e-4, "{name}, {arch}, {photo}: {value}, not {expected_value}");
             }
-            assert_eq!(top5(&logits[number]), expected.top5, "{arch}, {photo}");
+            assert_eq!(top5(&logits[number]), expected.top5, "{name}, {arch}, {photo}");
         }
     }
 }

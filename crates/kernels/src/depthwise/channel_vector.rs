@@ -1,0 +1,316 @@
+//! One vector of channels of an image: the inside of depthwise convolution.
+//!
+//! A tile of seven columns of one or two rows of the output stays in registers, while the input's rows below it are read one after
+//! the other; within a row, a value is read once for all the columns that it contributes to. Kernel rows beyond the input are left
+//! out; columns beyond it are read from zeros.
+
+use std::ops::Range;
+
+use crate::MapsShape;
+use crate::activation::activate_rows;
+use crate::gemm::PanelEnd;
+use crate::simd::Simd;
+
+/// Columns of a tile: 224 x 224 images give maps of a multiple of seven columns at every stage.
+const COLUMNS: usize = 7;
+
+/// Columns of the tile for what is left.
+const FEW_COLUMNS: usize = 4;
+
+/// What columns beyond the input are read from; no vector has more lanes.
+static ZEROS: [f32; 16] = [0.0; 16];
+
+/// Pairs are of height and width.
+#[derive(Clone, Copy)]
+pub(crate) struct Geometry {
+    pub(crate) kernel: [usize; 2],
+    pub(crate) stride: [usize; 2],
+    pub(crate) padding: [usize; 2],
+    pub(crate) dilation: [usize; 2],
+}
+
+impl Geometry {
+    /// The output's sizes for an input's; zero where the kernel does not fit.
+    pub(crate) fn output(&self, input: MapsShape) -> MapsShape {
+        let size = [input.height, input.width];
+        let [height, width] = [0, 1].map(|axis| {
+            let reach = (self.kernel[axis] - 1) * self.dilation[axis] + 1;
+            let rest = (size[axis] + 2 * self.padding[axis]).checked_sub(reach);
+            rest.map_or(0, |rest| rest / self.stride[axis] + 1)
+        });
+        MapsShape { height, width, ..input }
+    }
+}
+
+/// What is read and written for one vector of channels of one image.
+pub(crate) struct ChannelVector<'a> {
+    pub(crate) geometry: &'a Geometry,
+    /// The image's first value; only the rows that are reached need to exist.
+    pub(crate) from: *const f32,
+    /// Of the input's image.
+    pub(crate) size: [usize; 2],
+    /// Values between the input's pixels.
+    pub(crate) pixel: usize,
+    /// Whether whole vectors can be read, even if there are fewer channels.
+    pub(crate) whole: bool,
+    /// `[kernel height, kernel width, lanes]`
+    pub(crate) weights: *const f32,
+    /// At most a vector.
+    pub(crate) channels: usize,
+    /// The output's image's first value.
+    pub(crate) to: *mut f32,
+    /// Of the output's image.
+    pub(crate) to_width: usize,
+    /// Values between the output's pixels.
+    pub(crate) to_pixel: usize,
+    /// From the image's first pixel on.
+    pub(crate) end: PanelEnd,
+    /// Whether the sums of the output's pixels are wanted.
+    pub(crate) with_sums: bool,
+}
+
+impl ChannelVector<'_> {
+    /// Computes these rows of the output; returns `sums` plus the sums of their pixels, if they are wanted.
+    ///
+    /// # Safety
+    /// The machine has the instruction set, and the pointers are valid for the sizes.
+    #[inline(always)]
+    pub(crate) unsafe fn rows<S: Simd>(&self, rows: Range<usize>, sums: S::V) -> S::V {
+        let Geometry { kernel, stride, dilation, .. } = *self.geometry;
+        let whole = self.whole && dilation == [1, 1];
+        // SAFETY: the caller's.
+        unsafe {
+            // With sixteen registers, there is room for one row of sums.
+            macro_rules! rows {
+                ($width:literal, $stride:literal) => {
+                    if S::TILE_ROWS > 6 {
+                        self.rows_of::<S, $width, $stride, 2>(rows, sums)
+                    } else {
+                        self.rows_of::<S, $width, $stride, 1>(rows, sums)
+                    }
+                };
+            }
+            match (kernel[1], stride[1]) {
+                (3, 1) if whole => rows!(3, 1),
+                (3, 2) if whole => rows!(3, 2),
+                (5, 1) if whole => rows!(5, 1),
+                (5, 2) if whole => rows!(5, 2),
+                (7, 1) if whole => rows!(7, 1),
+                _ => self.rows_of::<S, 0, 0, 1>(rows, sums),
+            }
+        }
+    }
+
+    /// For a kernel of this width and stride, or of any if the width is zero; `ROWS` rows at a time.
+    #[inline(always)]
+    unsafe fn rows_of<S: Simd, const WIDTH: usize, const STRIDE: usize, const ROWS: usize>(
+        &self,
+        rows: Range<usize>,
+        mut sums: S::V,
+    ) -> S::V {
+        let activation = self.end.activation;
+        // A clamp is done in registers, unless the residual comes before it.
+        let clamp = activation.clamp().filter(|_| self.end.residual.is_null());
+        // SAFETY: the caller's.
+        unsafe {
+            let mut row = rows.start;
+            while row < rows.end {
+                let rows = ROWS.min(rows.end - row);
+                let pixels = rows * self.to_width;
+                let first = row * self.to_width;
+                let mut window = Window {
+                    geometry: self.geometry,
+                    from: self.from,
+                    size: self.size,
+                    pixel: self.pixel,
+                    weights: self.weights,
+                    channels: self.channels,
+                    column: 0,
+                    columns: 0,
+                    row,
+                    rows,
+                    to: self.to.add(first * self.to_pixel),
+                    to_pixel: self.to_pixel,
+                    to_row: self.to_width * self.to_pixel,
+                    bias: self.end.bias,
+                    clamp: clamp.unwrap_or([f32::NEG_INFINITY, f32::INFINITY]),
+                };
+                while window.column < self.to_width {
+                    let left = self.to_width - window.column;
+                    if WIDTH == 0 {
+                        window.columns = left.min(FEW_COLUMNS);
+                        any_tile::<S>(window);
+                    } else if left > FEW_COLUMNS && left != 2 * FEW_COLUMNS {
+                        window.columns = left.min(COLUMNS);
+                        // Two rows of a seven wide kernel are too much for the compiler without the edge's checks: half as fast.
+                        if (WIDTH < 7 || ROWS == 1) && window.inside() {
+                            tile::<S, WIDTH, STRIDE, ROWS, COLUMNS, false>(window);
+                        } else {
+                            tile::<S, WIDTH, STRIDE, ROWS, COLUMNS, true>(window);
+                        }
+                    } else {
+                        window.columns = left.min(FEW_COLUMNS);
+                        tile::<S, WIDTH, STRIDE, ROWS, FEW_COLUMNS, true>(window);
+                    }
+                    window.column += window.columns;
+                }
+                // The rows are still in the first-level cache.
+                if !self.end.residual.is_null() {
+                    for i in 0..pixels {
+                        let residual = self.end.residual.add((first + i) * self.end.residual_stride);
+                        let to = window.to.add(i * self.to_pixel);
+                        let y =
+                            S::add(S::load_upto(to, self.channels), S::load_upto(residual, self.channels));
+                        S::store_upto(to, y, self.channels);
+                    }
+                }
+                if clamp.is_none() {
+                    activate_rows::<S>(activation, window.to, pixels, self.channels, self.to_pixel);
+                }
+                if self.with_sums {
+                    for i in 0..pixels {
+                        sums = S::add(sums, S::load_upto(window.to.add(i * self.to_pixel), self.channels));
+                    }
+                }
+                row += rows;
+            }
+        }
+        sums
+    }
+}
+
+/// What a tile reads and writes.
+#[derive(Clone, Copy)]
+struct Window<'a> {
+    geometry: &'a Geometry,
+    from: *const f32,
+    size: [usize; 2],
+    pixel: usize,
+    weights: *const f32,
+    channels: usize,
+    /// Of the output: the first column.
+    column: usize,
+    columns: usize,
+    /// Of the output: the first row.
+    row: usize,
+    rows: usize,
+    to: *mut f32,
+    to_pixel: usize,
+    to_row: usize,
+    bias: *const f32,
+    clamp: [f32; 2],
+}
+
+impl Window<'_> {
+    /// Whether a whole tile of columns reads only columns of the input that exist.
+    #[inline(always)]
+    fn inside(&self) -> bool {
+        let Geometry { kernel, stride, padding, .. } = self.geometry;
+        let first = self.column * stride[1];
+        self.columns == COLUMNS
+            && first >= padding[1]
+            && first + (COLUMNS - 1) * stride[1] + kernel[1] <= self.size[1] + padding[1]
+    }
+}
+
+/// The sums of `ROWS x COLUMNS` pixels, finished and stored, of which `window.rows x window.columns`
+/// exist; without `EDGE` all columns do, and so do all that they read.
+#[inline(always)]
+unsafe fn tile<
+    S: Simd,
+    const WIDTH: usize,
+    const STRIDE: usize,
+    const ROWS: usize,
+    const COLUMNS: usize,
+    const EDGE: bool,
+>(
+    window: Window<'_>,
+) {
+    let Geometry { kernel, stride, padding, .. } = *window.geometry;
+    let [height, width] = window.size;
+    // SAFETY: the caller's.
+    unsafe {
+        let bias = if window.bias.is_null() { S::zero() } else { S::load_upto(window.bias, window.channels) };
+        let mut sums = [[bias; COLUMNS]; ROWS];
+        // From the kernel's first row on; it need not exist.
+        let top = (window.row * stride[0]).wrapping_sub(padding[0]) as isize;
+        let left = (window.column * STRIDE).wrapping_sub(padding[1]);
+        let bottom = top + ((window.rows - 1) * stride[0] + kernel[0]) as isize;
+        for y in top.max(0)..bottom.min(height as isize) {
+            let line =
+                window.from.wrapping_add((y as usize * width).wrapping_add(left).wrapping_mul(window.pixel));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let tap = (y - top) as usize;
+                let tap = tap.wrapping_sub(r * stride[0]);
+                if tap >= kernel[0] || r >= window.rows {
+                    continue;
+                }
+                let weights = window.weights.add(tap * WIDTH * S::LANES);
+                // In this order, few of the input's values are needed again later.
+                for phase in 0..STRIDE {
+                    for step in 0..(WIDTH - phase).div_ceil(STRIDE) {
+                        let tap = phase + step * STRIDE;
+                        let weight = S::load(weights.add(tap * S::LANES));
+                        for (c, sum) in sums.iter_mut().enumerate() {
+                            let place = c * STRIDE + tap;
+                            let mut from = line.wrapping_add(place * window.pixel);
+                            if EDGE && left.wrapping_add(place) >= width {
+                                from = ZEROS.as_ptr();
+                            }
+                            *sum = S::mul_add(S::load(from), weight, *sum);
+                        }
+                    }
+                }
+            }
+        }
+        let [least, most] = window.clamp.map(|bound| S::splat(bound));
+        let full = window.channels >= S::LANES;
+        for (r, row) in sums.into_iter().enumerate() {
+            for (c, sum) in row.into_iter().enumerate() {
+                if r < window.rows && (!EDGE || c < window.columns) {
+                    let to = window.to.add(r * window.to_row + (window.column + c) * window.to_pixel);
+                    let y = S::min(most, S::max(least, sum));
+                    if full { S::store(to, y) } else { S::store_first(to, y, window.channels) }
+                }
+            }
+        }
+    }
+}
+
+/// As [`tile`], for any kernel and number of channels: one row of up to `FEW_COLUMNS` pixels.
+#[inline(always)]
+unsafe fn any_tile<S: Simd>(window: Window<'_>) {
+    let Geometry { kernel, stride, padding, dilation } = *window.geometry;
+    let [height, width] = window.size;
+    let channels = window.channels;
+    // SAFETY: the caller's.
+    unsafe {
+        let bias = if window.bias.is_null() { S::zero() } else { S::load_upto(window.bias, channels) };
+        let mut sums = [bias; FEW_COLUMNS];
+        for tap_y in 0..kernel[0] {
+            let y = (window.row * stride[0] + tap_y * dilation[0]).wrapping_sub(padding[0]);
+            if y >= height {
+                continue;
+            }
+            for tap_x in 0..kernel[1] {
+                let weight = S::load(window.weights.add((tap_y * kernel[1] + tap_x) * S::LANES));
+                for (c, sum) in sums.iter_mut().enumerate() {
+                    let x = ((window.column + c) * stride[1] + tap_x * dilation[1]).wrapping_sub(padding[1]);
+                    let mut from =
+                        window.from.wrapping_add((y * width).wrapping_add(x).wrapping_mul(window.pixel));
+                    if x >= width {
+                        from = ZEROS.as_ptr();
+                    }
+                    *sum = S::mul_add(S::load_upto(from, channels), weight, *sum);
+                }
+            }
+        }
+        let [least, most] = window.clamp.map(|bound| S::splat(bound));
+        for (c, sum) in sums.into_iter().enumerate() {
+            if c < window.columns {
+                let to = window.to.add((window.column + c) * window.to_pixel);
+                S::store_upto(to, S::min(most, S::max(least, sum)), channels);
+            }
+        }
+    }
+}
