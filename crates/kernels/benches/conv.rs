@@ -1,5 +1,5 @@
 //! Convolutions of torchvision's networks that are neither 1x1 with stride 1, 3x3 with stride 1, nor
-//! depthwise; and a few that are.
+//! depthwise; and a few that are. An argument selects those whose line has it: `cargo bench --bench conv -- resnext`.
 
 mod common;
 
@@ -43,11 +43,12 @@ fn main() {
             for (size, width) in [(56, 128), (28, 256), (14, 512), (7, 1024)] {
                 square("resnext", size, [width, width], [3, 1, 1], 32);
             }
-            for (size, width) in [(56, 256), (28, 512), (14, 1024)] {
+            for (size, width) in [(56, 128), (56, 256), (28, 512), (14, 1024)] {
                 square("resnext", size, [width, width], [3, 2, 1], 32);
             }
             for (size, width) in [(56, 48), (28, 104), (14, 208), (7, 440)] {
                 square("regnet_y_400mf", size, [width, width], [3, 1, 1], width / 8);
+                square("regnet_y_400mf", 2 * size, [width, width], [3, 2, 1], width / 8);
             }
             square("regnet_y_8gf", 28, [448, 448], [3, 1, 1], 8);
             square("regnet_y_800mf", 14, [320, 320], [3, 1, 1], 20);
@@ -63,6 +64,14 @@ fn time(
     out: usize,
     geometry: ConvGeometry,
 ) {
+    let what = format!(
+        "{name} {height} {}x{}/{} {channels}->{out} g{}",
+        geometry.kernel[0], geometry.kernel[1], geometry.stride[0], geometry.groups
+    );
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    if wanted.is_some_and(|part| !what.contains(&part)) {
+        return;
+    }
     let shape = MapsShape { batch, height, width, channels };
     let [out_height, out_width] = geometry.output_size(height, width);
     let out_shape = MapsShape { batch, height: out_height, width: out_width, channels: out };
@@ -72,10 +81,6 @@ fn time(
     let weight: Vec<f32> = (0..out * depth).map(|i| (i as f32 * 0.73).sin()).collect();
     let weights = ConvWeights::new(bench.level, &weight, out, channels, geometry);
     let (bias, mut output) = (vec![0.1; out], vec![0.0; out_shape.pixels() * out]);
-    let what = format!(
-        "{name} {height} {kernel_height}x{kernel_width}/{} {channels}->{out} g{}",
-        geometry.stride[0], geometry.groups
-    );
     bench.time(&what, 2 * out_shape.pixels() * out * depth, |pool| {
         let epilogue = Epilogue { bias: Some(&bias), residual: None, activation: Activation::ReLU };
         let output = MapsMut::new(&mut output, out_shape);

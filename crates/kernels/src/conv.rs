@@ -4,8 +4,9 @@
 use std::ops::Range;
 
 use crate::blocks::Blocks;
+use crate::fours::{Fours, in_fours};
 use crate::gemm::{Panel, PanelEnd, panel_rows, panels};
-use crate::grouped::{self, Fours};
+use crate::grouped;
 use crate::pool::Shares;
 use crate::scratch::with_scratch;
 use crate::simd::{Kernel, Simd};
@@ -45,7 +46,7 @@ pub struct ConvWeights {
     geometry: ConvGeometry,
     in_channels: usize,
     out_channels: usize,
-    /// For groups of four [`grouped::pack`]'s; otherwise group after group, each as a
+    /// For narrow groups [`grouped::pack`]'s; otherwise group after group, each as a
     /// [`PackedMatrix`](crate::PackedMatrix) of a row for every tap and input channel.
     values: Vec<f32>,
     /// What padding reads.
@@ -74,8 +75,9 @@ impl ConvWeights {
         );
         let [inputs, outputs] = [in_channels / groups, out_channels / groups];
         assert_eq!(weight.len(), out_channels * inputs * taps, "the weight's number of values");
-        let values = if grouped::in_fours(groups, inputs, outputs) {
-            grouped::pack(level, weight, out_channels, taps)
+        let narrow = grouped::suits(level, geometry, inputs, outputs) || in_fours(groups, inputs, outputs);
+        let values = if narrow {
+            grouped::pack(level, weight, out_channels, inputs, taps)
         } else {
             let mut values = Vec::new();
             for group in 0..groups {
@@ -129,10 +131,13 @@ pub fn conv(
     if pixels * out_channels == 0 {
         return;
     }
-    let taps = Taps::new(input, geometry);
     let groups = geometry.groups;
     let [inputs, outputs] = [in_channels / groups, out_channels / groups];
-    let fours = grouped::in_fours(groups, inputs, outputs);
+    if grouped::suits(level, geometry, inputs, outputs) {
+        return grouped::conv(pool, level, input, geometry, inputs, &weights.values, epilogue, output);
+    }
+    let fours = in_fours(groups, inputs, outputs);
+    let taps = Taps::new(input, geometry);
     let panels_a_group = panels(level, outputs).count();
     let panels = if fours { out_channels.div_ceil(level.lanes()) } else { groups * panels_a_group };
     // An output pixel shares its window with its neighbours, as far as the windows overlap.

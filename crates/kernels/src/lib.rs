@@ -22,6 +22,7 @@ mod blocks;
 mod conv;
 mod depthwise;
 mod elementwise;
+mod fours;
 mod gemm;
 mod grouped;
 mod layout;

@@ -30,6 +30,8 @@ pub(crate) use portable::Portable;
 pub(crate) trait Simd: Copy + 'static {
     /// Values in a vector.
     const LANES: usize;
+    /// Vectors that the machine has registers for.
+    const REGISTERS: usize;
     /// Rows of the matrix product's tile: as many as registers allow beside two vectors of columns.
     const TILE_ROWS: usize;
     /// The same instruction set with vectors of half the width, for what is left over; itself if it has none.
@@ -62,6 +64,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn select_less(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// Value `I` of each four lanes in all four of them.
     unsafe fn broadcast_in_fours<const I: usize>(v: Self::V) -> Self::V;
+    /// Value `i < WIDTH` of each `WIDTH` values in all of their lanes, for a vector of one such group or several.
+    unsafe fn load_spread<const WIDTH: usize>(from: *const f32, i: usize) -> Self::V;
     unsafe fn sum(v: Self::V) -> f32;
     unsafe fn largest(v: Self::V) -> f32;
 

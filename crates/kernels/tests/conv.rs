@@ -125,7 +125,9 @@ impl Case {
                 result.push(match self.activation {
                     Activation::Identity => sum,
                     Activation::ReLU => sum.max(0.0),
+                    Activation::ReLU6 => sum.clamp(0.0, 6.0),
                     Activation::SiLU => sum / (1.0 + (-sum).exp()),
+                    Activation::Hardswish => sum * (sum + 3.0).clamp(0.0, 6.0) / 6.0,
                     other => unreachable!("no case has {other:?}"),
                 });
             }
@@ -207,6 +209,36 @@ fn pixels_that_share_a_place_of_the_cache() {
     Case::new([2, 7, 7, 512], 40, [1, 2, 0]).check();
     Case::new([2, 7, 7, 1024], 1024, [3, 2, 1]).groups(32).check();
     Case::new([1, 7, 7, 1024], 1024, [3, 1, 1]).groups(256).check();
+}
+
+/// Groups that are narrower than a vector, of which the last is not always full.
+#[test]
+fn narrow_groups() {
+    let activations =
+        [Activation::Identity, Activation::ReLU, Activation::ReLU6, Activation::SiLU, Activation::Hardswish];
+    let mut number = 0;
+    for width in [4, 8] {
+        for groups in [2, 3, 5, 8] {
+            for (stride, dilation) in [(1, 1), (2, 1), (1, 2), (3, 1)] {
+                // Strips of every length, and a map of one pixel.
+                for size in [1, 7, 16, 30] {
+                    let case =
+                        Case::new([2, size, size + 1, width * groups], width * groups, [3, stride, dilation]);
+                    let geometry = ConvGeometry { dilation: [dilation; 2], ..case.geometry };
+                    let activation = activations[number % activations.len()];
+                    let (residual, gaps) = (number % 2 == 1, [number % 3, number % 4, number % 5]);
+                    Case { geometry, activation, residual, gaps, ..case }.groups(groups).check();
+                    number += 1;
+                }
+            }
+        }
+    }
+    // No padding, and a kernel that is not square.
+    let case = Case::new([2, 9, 33, 40], 40, [3, 1, 0]).groups(5);
+    case.check();
+    Case { geometry: ConvGeometry { kernel: [2, 5], ..case.geometry }, ..case }.check();
+    // A task copies no more than some rows.
+    Case::new([1, 40, 56, 72], 72, [3, 1, 1]).groups(9).check();
 }
 
 #[test]

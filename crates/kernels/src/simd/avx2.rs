@@ -20,6 +20,7 @@ unsafe fn first(n: usize) -> __m256i {
 
 impl Simd for Avx2 {
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
     const TILE_ROWS: usize = 6;
     type Half = Avx2;
     type V = __m256;
@@ -133,6 +134,18 @@ impl Simd for Avx2 {
                 1 => _mm256_permute_ps::<0b01_01_01_01>(v),
                 2 => _mm256_permute_ps::<0b10_10_10_10>(v),
                 _ => _mm256_permute_ps::<0b11_11_11_11>(v),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_spread<const WIDTH: usize>(from: *const f32, i: usize) -> Self::V {
+        const { assert!(WIDTH == 4 || WIDTH == 8) };
+        // SAFETY: see `splat`; the caller's pointer is valid for eight values.
+        unsafe {
+            match WIDTH {
+                4 => _mm256_permutevar_ps(Self::load(from), _mm256_set1_epi32(i as i32)),
+                _ => Self::splat(*from.add(i)),
             }
         }
     }

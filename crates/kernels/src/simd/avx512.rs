@@ -16,6 +16,7 @@ fn first(n: usize) -> __mmask16 {
 
 impl Simd for Avx512 {
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
     // 28 sums, 2 columns: 224 x 224 images give rows in multiples of 7 at every stage.
     const TILE_ROWS: usize = 14;
     type Half = Avx2;
@@ -128,6 +129,18 @@ impl Simd for Avx512 {
                 2 => _mm512_permute_ps::<0b10_10_10_10>(v),
                 _ => _mm512_permute_ps::<0b11_11_11_11>(v),
             }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_spread<const WIDTH: usize>(from: *const f32, i: usize) -> Self::V {
+        const { assert!(WIDTH == 4 || WIDTH == 8) };
+        // SAFETY: see `splat`; the caller's pointer is valid for sixteen values.
+        unsafe {
+            let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+            let first = _mm512_and_si512(lanes, _mm512_set1_epi32(-(WIDTH as i32)));
+            let from_lanes = _mm512_add_epi32(first, _mm512_set1_epi32(i as i32));
+            _mm512_permutexvar_ps(from_lanes, Self::load(from))
         }
     }
 

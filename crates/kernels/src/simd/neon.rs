@@ -10,6 +10,7 @@ pub(crate) struct Neon;
 
 impl Simd for Neon {
     const LANES: usize = 4;
+    const REGISTERS: usize = 32;
     const TILE_ROWS: usize = 8;
     type Half = Neon;
     type V = float32x4_t;
@@ -135,6 +136,13 @@ impl Simd for Neon {
                 _ => vdupq_laneq_f32::<3>(v),
             }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn load_spread<const WIDTH: usize>(from: *const f32, i: usize) -> Self::V {
+        const { assert!(WIDTH >= 4) };
+        // SAFETY: see `splat`; the caller's pointer is valid for the group, which fills the vector.
+        unsafe { vld1q_dup_f32(from.add(i)) }
     }
 
     #[inline(always)]

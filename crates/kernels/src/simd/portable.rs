@@ -13,6 +13,7 @@ fn each(a: [f32; 8], b: [f32; 8], f: impl Fn(f32, f32) -> f32) -> [f32; 8] {
 
 impl Simd for Portable {
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
     const TILE_ROWS: usize = 4;
     type Half = Portable;
     type V = [f32; 8];
@@ -110,6 +111,13 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn broadcast_in_fours<const I: usize>(v: Self::V) -> Self::V {
         std::array::from_fn(|i| v[i / 4 * 4 + I])
+    }
+
+    #[inline(always)]
+    unsafe fn load_spread<const WIDTH: usize>(from: *const f32, i: usize) -> Self::V {
+        const { assert!(8 % WIDTH == 0) };
+        // SAFETY: the caller's pointer is valid for eight values.
+        std::array::from_fn(|lane| unsafe { from.add(lane / WIDTH * WIDTH + i).read() })
     }
 
     #[inline(always)]
