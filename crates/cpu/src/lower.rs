@@ -49,6 +49,12 @@ pub(crate) enum Work {
     Windows(usize, Arc<WindowTable>),
 }
 
+/// Values a multiple of which apart in memory share the eight lines that the first-level cache has for them.
+const CACHE_WAY: usize = 1024;
+
+/// Values of a cache line.
+const CACHE_LINE: usize = 16;
+
 /// The axes of an image, channels last.
 const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
 
@@ -124,6 +130,19 @@ impl Lowering<'_> {
         View::dense(Place::Buffer(self.lowered.buffers.len() - 1), shape, order)
     }
 
+    /// As [`dense`](Self::dense), but rows whose beginnings would share a place of the cache are further apart.
+    fn spaced(&mut self, shape: &[usize], order: &[usize]) -> View {
+        let innermost = order.last().map_or(1, |axis| shape[*axis]);
+        let rows = shape.iter().product::<usize>() / innermost.max(1);
+        if rows <= 1 || innermost == 0 || !innermost.is_multiple_of(CACHE_WAY) {
+            return self.dense(shape, order);
+        }
+        let mut with_gaps = shape.to_vec();
+        order.last().iter().for_each(|axis| with_gaps[**axis] += CACHE_LINE);
+        let view = self.dense(&with_gaps, order);
+        View { shape: shape.to_vec(), ..view }
+    }
+
     /// Where an operation writes a value of this shape, whose axes lie in this order unless a concatenation has a place for it.
     /// The second view is that place, if the operation cannot write there because it reads the same buffer.
     fn output(
@@ -133,8 +152,10 @@ impl Lowering<'_> {
         order: &[usize],
         reads: &[&View],
     ) -> (View, Option<View>) {
+        let is_product = matches!(operation.kind, Kind::Conv | Kind::Linear);
         let Some(planned) = self.planned.get(&operation.output) else {
-            return (self.dense(shape, order), None);
+            let view = if is_product { self.spaced(shape, order) } else { self.dense(shape, order) };
+            return (view, None);
         };
         let planned = match &operation.axes {
             Some(axes) => planned.permuted(&inverse(axes)),

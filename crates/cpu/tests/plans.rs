@@ -80,6 +80,48 @@ fn images_alone_and_among_others() {
     }
 }
 
+/// Rows of 1024 values have gaps between them in memory.
+#[test]
+fn channels_that_fill_a_place_of_the_cache() {
+    let (mut b, x) = Builder::new("Net", 4, 5);
+    let x = b.layer("wide", Conv2d::new(4, 1024, 1), x);
+    let y = b.layer("depthwise", Conv2d::new(1024, 1024, 3).padding(1).groups(1024), x);
+    let x = b.layer("wide2", Conv2d::new(1024, 1024, 1), y);
+    let x = b.function(Op::Add, &[x, y]);
+    let halves: Vec<_> =
+        (0..2).map(|index| b.function(Op::Chunk { axis: 1, index, parts: 2 }, &[x])).collect();
+    let x = b.function(Op::Concat { axis: 1 }, &halves);
+    let x = b.layer("narrow", Conv2d::new(1024, 1024, 3).stride(2), x);
+    let x = b.layer("flatten", Op::Flatten { start: 1 }, x);
+    let x = b.layer("fc", Linear::new(1024 * 4, 1024), x);
+    let x = b.layer("gelu", GELU, x);
+    let x = b.layer("fc2", Linear::new(1024, 2048), x);
+    check(&b.finish(x), 3);
+}
+
+/// An expansion is computed by the depthwise convolution that reads it, unless another operation reads it, too.
+#[test]
+fn an_expansion_is_a_part_of_a_step_if_nobody_else_reads_it() {
+    let graph = |also_read: bool| {
+        let (mut b, x) = Builder::new("Net", 6, 9);
+        let wide = b.layer("expand", Conv2d::new(6, 40, 1), x);
+        let wide = b.layer("gelu", GELU, wide);
+        let x = b.layer("depthwise", Conv2d::new(40, 40, 3).stride(2).padding(1).groups(40), wide);
+        let x = b.layer("project", Conv2d::new(40, 8, 1), x);
+        let other = b.layer("other", Conv2d::new(40, 8, 1).stride(2), wide);
+        let output = if also_read { b.function(Op::Add, &[x, other]) } else { x };
+        b.finish(output)
+    };
+    let steps = |also_read| {
+        let graph = graph(also_read);
+        check(&graph, 2);
+        let network = engine(1).compile(&graph, formula::state(&graph, formula::NORM)).unwrap();
+        network.describe(&[2, 6, 9, 9]).unwrap().steps.len()
+    };
+    // Input, the two at once, projection; or input, one after the other, projection, the other convolution.
+    assert_eq!([steps(false), steps(true)], [3, 5]);
+}
+
 /// Batch norm, activation and residual have no steps of their own.
 #[test]
 fn a_residual_network_is_products_and_convolutions() {
