@@ -36,7 +36,7 @@ pub(crate) fn execute(execution: &mut Execution<'_>, step: &Step, input: &[f32])
             let image = step.output.len() / step.output.shape.first().copied().unwrap_or(1).max(1);
             execution.network_input(&input[first_image * image..], output, &step.output);
         }
-        Work::Copy => general::copy(execution.operand(&step.inputs[0]), output, &step.output),
+        Work::Copy => general::copy(execution.pool, execution.operand(&step.inputs[0]), output, &step.output),
         Work::Operation(number) => execution.operation(*number, step, output, means.as_deref_mut()),
         Work::Windows(number, table) => execution.windows(*number, step, table, output),
     }
@@ -74,7 +74,7 @@ impl Execution<'_> {
         }
         let order: Vec<usize> = (0..to.shape.len()).collect();
         let view = View::dense(Place::Buffer(0), &to.shape, &order);
-        general::copy(Operand { values: input, view: &view }, output, to);
+        general::copy(self.pool, Operand { values: input, view: &view }, output, to);
     }
 
     fn maps<'a>(&'a self, view: &View) -> Maps<'a> {
@@ -330,7 +330,7 @@ impl Execution<'_> {
             }
             op => {
                 let inputs: Vec<Operand<'_>> = step.inputs.iter().map(|view| self.operand(view)).collect();
-                general::compute(op, &inputs, output, to);
+                general::compute(self.pool, op, &inputs, output, to);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Operations that read their inputs by strides, whatever these are: rare ones, and broadcasts.
 
 use engraft_graph::Op;
+use engraft_kernels::{Pool, strided_copy};
 
 use crate::view::View;
 
@@ -44,24 +45,16 @@ pub(crate) fn for_each<const N: usize>(
 }
 
 /// Copies values to another place; both views have the same shape.
-pub(crate) fn copy(input: Operand<'_>, output: &mut [f32], to: &View) {
-    // In the order in which the output lies.
-    let order = to.order();
+pub(crate) fn copy(pool: &Pool, input: Operand<'_>, output: &mut [f32], to: &View) {
+    // In the order in which the output lies, wherever its batch is.
+    let mut order: Vec<usize> = (0..to.shape.len()).collect();
+    order.sort_by_key(|axis| std::cmp::Reverse(to.strides[*axis]));
     let (to, from) = (to.permuted(&order), input.view.permuted(&order));
-    let run = to.shape.last().copied().unwrap_or(1);
-    let side_by_side = to.strides.last() == Some(&1) && from.strides.last() == Some(&1);
-    if side_by_side {
-        let outer = to.shape.len() - 1;
-        for_each(&to.shape[..outer], [&from.strides[..outer], &to.strides[..outer]], |[from, to]| {
-            output[to..to + run].copy_from_slice(&input.values[from..from + run]);
-        });
-        return;
-    }
-    for_each(&to.shape, [&from.strides, &to.strides], |[from, to]| output[to] = input.values[from]);
+    strided_copy(pool, &to.shape, (input.values, &from.strides), (output, &to.strides));
 }
 
 /// Computes an operation that has no kernel of its own.
-pub(crate) fn compute(op: &Op, inputs: &[Operand<'_>], output: &mut [f32], to: &View) {
+pub(crate) fn compute(pool: &Pool, op: &Op, inputs: &[Operand<'_>], output: &mut [f32], to: &View) {
     match op {
         Op::Add => combine(inputs, output, to, |a, b| a + b),
         Op::Mul => combine(inputs, output, to, |a, b| a * b),
@@ -71,7 +64,7 @@ pub(crate) fn compute(op: &Op, inputs: &[Operand<'_>], output: &mut [f32], to: &
         Op::PadToMultiple { .. } => {
             for_each(&to.shape, [&to.strides], |[to]| output[to] = 0.0);
             let inner = View { shape: inputs[0].view.shape.clone(), ..to.clone() };
-            copy(inputs[0], output, &inner);
+            copy(pool, inputs[0], output, &inner);
         }
         Op::Roll { shifts, axes } => roll(inputs[0], shifts, axes, output, to),
         other => unreachable!("{} has a kernel, or moves nothing", other.name()),

@@ -206,6 +206,9 @@ impl Lowering<'_> {
                 View::dense(Place::Constant(node), shape, &natural(shape.len()))
             }
             (_, Op::Identity | Op::Dropout { .. } | Op::StochasticDepth { .. }) => self.input(operation, 0),
+            (_, Op::PadToMultiple { .. }) if self.shapes[node] == self.shapes[operation.inputs[0]] => {
+                self.input(operation, 0)
+            }
             (_, Op::Permute { axes }) => self.input(operation, 0).permuted(axes),
             (_, Op::Chunk { axis, index, .. }) => {
                 let size = self.shapes[node][*axis];
@@ -352,7 +355,9 @@ impl Lowering<'_> {
             return view;
         }
         // Straight into the place that the output would like to have, if that can be seen as the input's shape.
-        let order = natural_or_channels_last(shape.len());
+        // Tokens, whose features lie side by side, stay tokens.
+        let tokens = input.strides.last() == Some(&1);
+        let order = if tokens { natural(shape.len()) } else { natural_or_channels_last(shape.len()) };
         let wanted = View::dense(Place::Buffer(self.lowered.buffers.len()), &shape, &order);
         if let Some(seen_as_input) = wanted.reshaped(&input.shape) {
             self.lowered.buffers.push(wanted.len());

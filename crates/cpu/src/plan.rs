@@ -155,7 +155,7 @@ impl Plan {
         let order: Vec<usize> = (0..from.shape.len()).collect();
         let to = View::dense(Place::Buffer(0), &from.shape, &order);
         let mut output = vec![0.0; to.len()];
-        copy(Operand { values: execution.values(from), view: from }, &mut output, &to);
+        copy(pool, Operand { values: execution.values(from), view: from }, &mut output, &to);
         Ok((from.shape.clone(), output))
     }
 

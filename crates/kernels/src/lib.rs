@@ -45,7 +45,7 @@ pub use conv::{ConvGeometry, ConvWeights, conv};
 pub use depthwise::{DepthwiseWeights, ExpandWeights, depthwise, expand_depthwise};
 pub use elementwise::{Function, elementwise};
 pub use gemm::{Epilogue, Matrix, PackedMatrix, gemm};
-pub use layout::to_channels_last;
+pub use layout::{strided_copy, to_channels_last};
 pub use maps::{Maps, MapsMut, MapsShape};
 pub use norm::{layer_norm, softmax};
 pub use peak::peak_flops;

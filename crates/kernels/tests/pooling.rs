@@ -1,7 +1,8 @@
 //! Pooling and layouts against loops in f64.
 
 use engraft_kernels::{
-    Level, Maps, MapsMut, MapsShape, Pool, Window, adaptive_avg_pool, avg_pool, max_pool, to_channels_last,
+    Level, Maps, MapsMut, MapsShape, Pool, Window, adaptive_avg_pool, avg_pool, max_pool, strided_copy,
+    to_channels_last,
 };
 use proptest::prelude::*;
 
@@ -124,4 +125,57 @@ proptest! {
             prop_assert_eq!(*value, expected);
         }
     }
+
+    #[test]
+    fn strided_copies(sizes in prop::collection::vec(1usize..7, 0..5), axes in any::<[usize; 5]>(), gap in 0usize..3) {
+        // Any order of the axes in the input, and a gap between the places of the output's last axis.
+        let axis_count = sizes.len();
+        let mut order: Vec<usize> = (0..axis_count).collect();
+        (0..axis_count).for_each(|i| order.swap(i, axes[i] % axis_count));
+        let strides = |order: &[usize], mut stride: usize| {
+            let mut strides = vec![0; axis_count];
+            for &axis in order.iter().rev() {
+                strides[axis] = stride;
+                stride *= sizes[axis];
+            }
+            strides
+        };
+        let (from_strides, to_strides) =
+            (strides(&order, 1), strides(&(0..axis_count).collect::<Vec<_>>(), 1 + gap));
+        let count: usize = sizes.iter().product();
+        let (input, mut output) = (values(count), vec![9.0; count * (1 + gap)]);
+        strided_copy(&Pool::new(2), &sizes, (&input, &from_strides), (&mut output, &to_strides));
+        let mut expected = vec![9.0; count * (1 + gap)];
+        for i in 0..count {
+            let place = |strides: &[usize]| {
+                let mut rest = i;
+                (0..axis_count).rev().map(|axis| {
+                    let index = rest % sizes[axis];
+                    rest /= sizes[axis];
+                    index * strides[axis]
+                }).sum::<usize>()
+            };
+            expected[place(&to_strides)] = input[place(&from_strides)];
+        }
+        prop_assert_eq!(output, expected);
+    }
+}
+
+#[test]
+fn many_blocks_are_copied() {
+    let shape = [40, 30, 50, 7];
+    let input = values(shape.iter().product());
+    let mut output = vec![0.0; input.len()];
+    let strides = [50 * 30 * 7, 1, 30, 50 * 30];
+    strided_copy(&Pool::new(3), &shape, (&input, &strides), (&mut output, &[10500, 350, 7, 1]));
+    for (i, value) in output.iter().enumerate() {
+        let place = i / 10500 * 10500 + i / 350 % 30 + i / 7 % 50 * 30 + i % 7 * 1500;
+        assert_eq!(*value, input[place]);
+    }
+}
+
+#[test]
+#[should_panic(expected = "places are written twice")]
+fn a_copy_to_axes_that_overlap() {
+    strided_copy(&Pool::new(1), &[2, 3], (&[0.0; 6], &[3, 1]), (&mut [0.0; 6], &[2, 1]));
 }
