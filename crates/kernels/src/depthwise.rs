@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::gemm::PanelEnd;
 use crate::pool::Shares;
 use crate::simd::{Kernel, Simd};
-use crate::{Epilogue, Level, Maps, MapsMut, MapsShape, Pool};
+use crate::{Epilogue, Level, Maps, MapsMut, MapsShape, Pool, adaptive_avg_pool};
 use channel_vector::{ChannelVector, Geometry};
 
 pub use expand::{ExpandWeights, expand_depthwise};
@@ -91,6 +91,15 @@ pub fn depthwise(
         return;
     }
     let blocks = channels.div_ceil(level.lanes());
+    let means = match means {
+        Some(means) if means_are_apart(shape, blocks) => {
+            let MapsMut { values, stride: pixel, .. } = output;
+            let output = MapsMut { values: &mut *values, shape, stride: pixel };
+            depthwise(pool, input, weights, stride, padding, dilation, epilogue, None, output);
+            return means_of(level, pool, Maps { values, shape, stride: pixel }, means);
+        }
+        means => means,
+    };
     let work = shape.width * kernel[0] * kernel[1] * level.lanes();
     // The last block shares channels with the one before it, if it is moved so as to be full: one task computes both.
     let moved = blocks > 1 && !channels.is_multiple_of(level.lanes());
@@ -117,6 +126,23 @@ pub fn depthwise(
             blocks,
         });
     });
+}
+
+/// Tasks of whole images that are enough for the threads of any machine that this is likely to run on.
+const ENOUGH_TASKS: usize = 16;
+
+/// Rows of an image that are worth dividing.
+const MANY_ROWS: usize = 28;
+
+/// Whether means are computed from the output, and not along with it: a task would have all rows of its channels, and there would
+/// be too few tasks. The number of threads has no say, because the two add up in another order.
+fn means_are_apart(shape: MapsShape, blocks: usize) -> bool {
+    shape.batch * blocks < ENOUGH_TASKS && shape.height >= MANY_ROWS
+}
+
+fn means_of(level: Level, pool: &Pool, output: Maps<'_>, means: &mut [f32]) {
+    let shape = MapsShape { height: 1, width: 1, ..output.shape };
+    adaptive_avg_pool(level, pool, output, MapsMut::new(means, shape));
 }
 
 /// How the output is divided into tasks.

@@ -193,9 +193,22 @@ proptest! {
     }
 }
 
-/// More rows than are computed at once, and more than one task for an image.
+/// More rows than are computed at once, and more than one task for an image; of many channels means are computed along.
 #[test]
 fn many_rows() {
+    let shape = MapsShape { batch: 1, height: 40, width: 30, channels: 5 };
+    let activations = [Activation::Identity, Activation::SiLU];
+    let many = Case {
+        shape,
+        channels: 600,
+        kernel: [3; 2],
+        stride: 1,
+        padding: 1,
+        gap: 0,
+        residual: false,
+        activations,
+    };
+    many.check();
     for (size, kernel, stride) in [(60, 3, 1), (75, 5, 2), (112, 3, 2), (45, 2, 3), (40, 7, 1)] {
         let shape = MapsShape { batch: 1, height: size, width: size + 1, channels: 9 };
         Case {

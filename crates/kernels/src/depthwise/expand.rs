@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use super::Division;
 use super::channel_vector::{ChannelVector, Geometry};
+use super::{Division, means_are_apart, means_of};
 use crate::gemm::{Panel, PanelEnd, panel_rows, panels};
 use crate::pool::Shares;
 use crate::scratch::with_scratch;
@@ -96,10 +96,19 @@ pub fn expand_depthwise(
     if shape.pixels() * channels == 0 {
         return;
     }
+    let count = panels(level, channels).count();
+    let means = match means {
+        Some(means) if means_are_apart(shape, count) => {
+            let MapsMut { values, stride: pixel, .. } = output;
+            let output = MapsMut { values: &mut *values, shape, stride: pixel };
+            expand_depthwise(pool, input, weights, between, stride, padding, epilogue, None, output);
+            return means_of(level, pool, Maps { values, shape, stride: pixel }, means);
+        }
+        means => means,
+    };
     // Of a row of a panel.
     let taps = kernel[0] * kernel[1];
     let work = shape.width * 2 * level.lanes() * (taps + expand.k() * stride[0] * stride[1]);
-    let count = panels(level, channels).count();
     let division = Division::new(shape, count, work, pool.threads(), means.is_some());
     let means = means.map(Shares::new);
     let output_stride = output.stride;
