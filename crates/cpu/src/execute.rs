@@ -86,13 +86,11 @@ impl Execution<'_> {
         Matrix { values: self.values(view), stride: row_stride(view) }
     }
 
-    /// The residual's rows lie as the output's.
-    fn epilogue<'a>(&'a self, step: &Step, bias: &'a [f32], activation: Activation) -> Epilogue<'a> {
-        let residual = step.residual.as_ref().map(|view| {
-            let ordered = view.permuted(&step.output.order());
-            Matrix { values: self.values(view), stride: row_stride(&ordered) }
-        });
-        Epilogue { bias: Some(bias), residual, activation }
+    fn epilogue<'a>(&'a self, operation: &Operation, step: &Step, bias: &'a [f32]) -> Epilogue<'a> {
+        let residual = step.residual.as_ref();
+        let residual = residual
+            .map(|view| Matrix { values: self.values(view), stride: product_stride(operation, view) });
+        Epilogue { bias: Some(bias), residual, activation: operation.activation }
     }
 
     fn operation(&self, number: usize, step: &Step, output: &mut [f32], means: Option<&mut [f32]>) {
@@ -111,23 +109,23 @@ impl Execution<'_> {
                     }
                     _ => (step.inputs[0].len() / weights.k(), self.rows(&step.inputs[0])),
                 };
-                let ordered = step.output.permuted(&step.output.order());
-                let epilogue = self.epilogue(step, bias, activation);
+                let stride = product_stride(operation, &step.output);
+                let epilogue = self.epilogue(operation, step, bias);
                 let prologue = self.prologue(number, operation, step);
-                kernels::gemm(self.pool, rows, a, prologue, weights, epilogue, output, row_stride(&ordered));
+                kernels::gemm(self.pool, rows, a, prologue, weights, epilogue, output, stride);
             }
             Layer::Winograd { weights, bias, padding } => {
-                let epilogue = self.epilogue(step, bias, activation);
+                let epilogue = self.epilogue(operation, step, bias);
                 let (input, output) = (self.maps(&step.inputs[0]), maps_mut(output, &step.output));
                 kernels::winograd(self.pool, input, weights, *padding, epilogue, output);
             }
             Layer::Conv { weights, bias } => {
-                let epilogue = self.epilogue(step, bias, activation);
+                let epilogue = self.epilogue(operation, step, bias);
                 let (input, output) = (self.maps(&step.inputs[0]), maps_mut(output, &step.output));
                 kernels::conv(self.pool, input, weights, epilogue, output);
             }
             Layer::Depthwise { weights, bias, geometry } => {
-                let epilogue = self.epilogue(step, bias, activation);
+                let epilogue = self.epilogue(operation, step, bias);
                 let (input, output) = (self.maps(&step.inputs[0]), maps_mut(output, &step.output));
                 kernels::depthwise(
                     self.pool,
@@ -145,7 +143,7 @@ impl Execution<'_> {
                 let expand =
                     operation.expand.as_ref().map_or(Activation::Identity, |expand| expand.activation);
                 let between = Epilogue { bias: Some(between), residual: None, activation: expand };
-                let epilogue = self.epilogue(step, bias, activation);
+                let epilogue = self.epilogue(operation, step, bias);
                 let (input, output) = (self.maps(&step.inputs[0]), maps_mut(output, &step.output));
                 let (stride, padding) = (geometry.stride, geometry.padding);
                 kernels::expand_depthwise(
@@ -352,6 +350,12 @@ fn maps_shape(view: &View) -> MapsShape {
 fn maps_mut<'a>(values: &'a mut [f32], view: &View) -> MapsMut<'a> {
     let stride = view.pixel_stride().unwrap_or_else(|| unreachable!("the step was lowered to maps"));
     MapsMut { values, shape: maps_shape(view), stride }
+}
+
+/// From row to row of what a product writes or adds: of pixels or of features, even if there is but one channel.
+fn product_stride(operation: &Operation, view: &View) -> usize {
+    let stride = if operation.kind == Kind::Conv { view.pixel_stride() } else { view.row_stride() };
+    stride.unwrap_or_else(|| unreachable!("the step was lowered to rows"))
 }
 
 fn row_stride(view: &View) -> usize {

@@ -232,15 +232,17 @@ impl Fusion<'_> {
     /// Of the operations so far, the 1x1 convolution whose output only this depthwise one reads.
     fn expansion(&self, operation: &Operation, operations: &[Operation]) -> Option<usize> {
         let Op::Conv2d(conv) = &self.nodes[operation.node].op else { return None };
-        if !is_depthwise(conv) || conv.dilation != [1, 1] {
+        // A 1x1 convolution of one channel is both, and may have something before it.
+        if !is_depthwise(conv) || is_product(conv) || conv.dilation != [1, 1] {
             return None;
         }
         let place = operations.iter().rposition(|other| operation.inputs == [other.output])?;
         let expand = &operations[place];
         let Op::Conv2d(conv) = &self.nodes[expand.node].op else { return None };
-        let plain = matches!(expand.before, Before::Nothing | Before::Folded(_)) && expand.residual.is_none();
-        (is_product(conv) && plain && self.readers[expand.output].len() == 1 && expand.output != self.output)
-            .then_some(place)
+        let plain = matches!(expand.before, Before::Nothing | Before::Folded(_))
+            && expand.residual.is_none()
+            && expand.axes.is_none();
+        (is_product(conv) && plain && self.only_reader(expand.output).is_some()).then_some(place)
     }
 
     /// The parameter by which a product scales each channel of `value`.

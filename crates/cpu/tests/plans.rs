@@ -6,7 +6,7 @@ use engraft_engine::Engine;
 use engraft_engine::suite::fixture::relative_difference;
 use engraft_engine::suite::formula;
 use engraft_graph::Activation::GELU;
-use engraft_graph::{Builder, Conv2d, Graph, Linear, Op};
+use engraft_graph::{BatchNorm2d, Builder, Conv2d, Graph, Linear, Op};
 
 fn engine(threads: usize) -> CpuEngine {
     CpuEngine::new(threads, BurnEngine::cpu())
@@ -120,6 +120,47 @@ fn an_expansion_is_a_part_of_a_step_if_nobody_else_reads_it() {
     };
     // Input, the two at once, projection; or input, one after the other, projection, the other convolution.
     assert_eq!([steps(false), steps(true)], [3, 5]);
+}
+
+/// What lies between an expansion and a depthwise convolution, or before it, is not forgotten.
+#[test]
+fn an_expansion_with_something_between_is_a_step_of_its_own() {
+    let (mut b, x) = Builder::new("Net", 3, 6);
+    let x = b.layer("wide", Conv2d::new(3, 6, 1), x);
+    let x = b.function(Op::Permute { axes: vec![0, 3, 1, 2] }, &[x]);
+    let x = b.layer("depthwise", Conv2d::new(6, 6, 3).padding(1).groups(6), x);
+    check(&b.finish(x), 2);
+
+    // A 1x1 convolution of one channel is a product, and depthwise.
+    let (mut b, x) = Builder::new("Net", 3, 6);
+    let x = b.layer("first", Conv2d::new(3, 1, 1), x);
+    let x = b.layer("second", Conv2d::new(1, 1, 1), x);
+    let x = b.layer("third", Conv2d::new(1, 1, 3).padding(1), x);
+    check(&b.finish(x), 2);
+
+    let (mut b, x) = Builder::new("Net", 3, 6);
+    let x = b.layer("first", Conv2d::new(3, 1, 1), x);
+    let x = b.layer("norm", BatchNorm2d::new(1), x);
+    let x = b.layer("gelu", GELU, x);
+    let y = b.layer("norm2", BatchNorm2d::new(1), x);
+    let y = b.layer("gelu2", GELU, y);
+    let y = b.layer("second", Conv2d::new(1, 1, 1), y);
+    check(&b.finish(y), 2);
+}
+
+/// Rows of one value, with a residual.
+#[test]
+fn a_single_channel() {
+    let (mut b, x) = Builder::new("Net", 3, 6);
+    let x = b.layer("first", Conv2d::new(3, 1, 1), x);
+    let y = b.layer("second", Conv2d::new(1, 1, 1), x);
+    let x = b.function(Op::Add, &[y, x]);
+    let y = b.layer("third", Conv2d::new(1, 1, 3).padding(1), x);
+    let x = b.function(Op::Add, &[y, x]);
+    let x = b.function(Op::Permute { axes: vec![0, 2, 3, 1] }, &[x]);
+    let y = b.layer("features", Linear::new(1, 1), x);
+    let x = b.function(Op::Add, &[y, x]);
+    check(&b.finish(x), 2);
 }
 
 /// Batch norm, activation and residual have no steps of their own.
