@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use engraft_graph::{Graph, Node, Op, Shape, Windows};
+use engraft_kernels::aliases;
 
 use crate::attention::{WindowTable, window_table};
 use crate::fuse::{Before, Kind, Operation, Value};
@@ -48,9 +49,6 @@ pub(crate) enum Work {
     /// The attention of this operation, within windows.
     Windows(usize, Arc<WindowTable>),
 }
-
-/// Values a multiple of which apart in memory share the eight lines that the first-level cache has for them.
-const CACHE_WAY: usize = 1024;
 
 /// Values of a cache line.
 const CACHE_LINE: usize = 16;
@@ -132,13 +130,13 @@ impl Lowering<'_> {
 
     /// As [`dense`](Self::dense), but rows whose beginnings would share a place of the cache are further apart.
     fn spaced(&mut self, shape: &[usize], order: &[usize]) -> View {
-        let innermost = order.last().map_or(1, |axis| shape[*axis]);
-        let rows = shape.iter().product::<usize>() / innermost.max(1);
-        if rows <= 1 || innermost == 0 || !innermost.is_multiple_of(CACHE_WAY) {
-            return self.dense(shape, order);
-        }
         let mut with_gaps = shape.to_vec();
-        order.last().iter().for_each(|axis| with_gaps[**axis] += CACHE_LINE);
+        if let Some(&innermost) = order.last()
+            && shape.iter().product::<usize>() > shape[innermost]
+            && aliases(shape[innermost])
+        {
+            with_gaps[innermost] += CACHE_LINE;
+        }
         let view = self.dense(&with_gaps, order);
         View { shape: shape.to_vec(), ..view }
     }

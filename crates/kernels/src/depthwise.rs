@@ -10,8 +10,8 @@ use std::ops::Range;
 use crate::gemm::PanelEnd;
 use crate::pool::Shares;
 use crate::simd::{Kernel, Simd};
-use crate::{Epilogue, Level, Maps, MapsMut, MapsShape, Pool, adaptive_avg_pool};
-use channel_vector::{ChannelVector, Geometry};
+use crate::{ConvGeometry, Epilogue, Level, Maps, MapsMut, MapsShape, Pool, adaptive_avg_pool};
+use channel_vector::ChannelVector;
 
 pub use expand::{ExpandWeights, expand_depthwise};
 
@@ -75,7 +75,7 @@ pub fn depthwise(
     padding: [usize; 2],
     dilation: [usize; 2],
     epilogue: Epilogue<'_>,
-    means: Option<&mut [f32]>,
+    mut means: Option<&mut [f32]>,
     output: MapsMut<'_>,
 ) {
     let DepthwiseWeights { level, channels, kernel, .. } = *weights;
@@ -83,30 +83,23 @@ pub fn depthwise(
     input.check();
     output.check();
     assert_eq!(input.shape.channels, channels, "the input's channels");
-    let geometry = Geometry { kernel, stride, padding, dilation };
-    assert_eq!(shape, geometry.output(input.shape), "the output's sizes");
+    let geometry = ConvGeometry { kernel, stride, padding, dilation, groups: channels };
+    let [height, width] = geometry.output_size(input.shape.height, input.shape.width);
+    assert_eq!(shape, MapsShape { height, width, ..input.shape }, "the output's sizes");
     epilogue.check(shape.pixels(), channels);
     assert!(means.as_ref().is_none_or(|means| means.len() >= shape.batch * channels), "too few means");
     if shape.pixels() * channels == 0 {
         return;
     }
     let blocks = channels.div_ceil(level.lanes());
-    let means = match means {
-        Some(means) if means_are_apart(shape, blocks) => {
-            let MapsMut { values, stride: pixel, .. } = output;
-            let output = MapsMut { values: &mut *values, shape, stride: pixel };
-            depthwise(pool, input, weights, stride, padding, dilation, epilogue, None, output);
-            return means_of(level, pool, Maps { values, shape, stride: pixel }, means);
-        }
-        means => means,
-    };
+    let apart = means_are_apart(shape, blocks);
+    let along = means.as_deref_mut().filter(|_| !apart).map(Shares::new);
     let work = shape.width * kernel[0] * kernel[1] * level.lanes();
     // The last block shares channels with the one before it, if it is moved so as to be full: one task computes both.
     let moved = blocks > 1 && !channels.is_multiple_of(level.lanes());
-    let division = Division::new(shape, blocks - usize::from(moved), work, pool.threads(), means.is_some());
-    let means = means.map(Shares::new);
+    let division = Division::new(shape, blocks - usize::from(moved), work, pool.threads(), along.is_some());
     let output_stride = output.stride;
-    let output = Shares::new(output.values);
+    let to = Shares::new(output.values);
     pool.run(division.tasks(), |task| {
         let (image, rows, mut blocks) = division.task(task);
         if moved && blocks.end == division.blocks {
@@ -117,8 +110,8 @@ pub fn depthwise(
             input,
             weights,
             epilogue,
-            means: means.as_ref(),
-            output: &output,
+            means: along.as_ref(),
+            output: &to,
             output_stride,
             shape,
             image,
@@ -126,6 +119,9 @@ pub fn depthwise(
             blocks,
         });
     });
+    if let Some(means) = means.filter(|_| apart) {
+        means_of(level, pool, Maps { values: output.values, shape, stride: output_stride }, means);
+    }
 }
 
 /// Tasks of whole images that are enough for the threads of any machine that this is likely to run on.
@@ -194,7 +190,7 @@ impl Division {
 
 /// A task: some rows of some blocks of channels of an image.
 struct Strip<'a> {
-    geometry: Geometry,
+    geometry: ConvGeometry,
     input: Maps<'a>,
     weights: &'a DepthwiseWeights,
     epilogue: Epilogue<'a>,
@@ -214,7 +210,7 @@ impl Kernel for Strip<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let MapsShape { height, width, channels, .. } = self.input.shape;
-        let Geometry { kernel, .. } = self.geometry;
+        let ConvGeometry { kernel, .. } = self.geometry;
         let pixels = self.shape.height * self.shape.width;
         for block in self.blocks.clone() {
             let first = first_channel(block, channels, S::LANES);

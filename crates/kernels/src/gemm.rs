@@ -162,7 +162,7 @@ fn run(k: usize) -> usize {
 
 /// Whether rows so many values apart share one place of the first-level cache: its lines with equal addresses
 /// modulo 4096 are eight, fewer than a tile has rows.
-pub(crate) fn aliases(stride: usize) -> bool {
+pub fn aliases(stride: usize) -> bool {
     stride.is_multiple_of(4096 / size_of::<f32>())
 }
 
@@ -191,10 +191,9 @@ impl Kernel for Block<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let (k, count) = (self.b.k, self.rows.len());
-        let mut done = 0;
-        // A product of no values is zeros, too.
-        while done < k || done == 0 {
-            let run = done..(done + self.run).min(k);
+        // A product of no values has a run, too: of zeros.
+        for first in (0..k.max(1)).step_by(self.run.max(1)) {
+            let run = first..(first + self.run).min(k);
             for (i, (pointer, row)) in self.pointers.iter_mut().zip(self.rows.clone()).enumerate() {
                 *pointer = self.a.values[row * self.a.stride + run.start..].as_ptr();
                 if self.copy_stride > 0 {
@@ -229,7 +228,6 @@ impl Kernel for Block<'_> {
                     panel_rows::<S>(rows, count, b, width, width, columns, end, to, self.c_stride);
                 }
             }
-            done = run.end.max(1);
         }
     }
 }

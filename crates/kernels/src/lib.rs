@@ -44,7 +44,7 @@ pub use attention::{AttentionShape, Scores, Similarity, TokenRows, Windows, atte
 pub use conv::{ConvGeometry, ConvWeights, conv};
 pub use depthwise::{DepthwiseWeights, ExpandWeights, depthwise, expand_depthwise};
 pub use elementwise::{Function, elementwise};
-pub use gemm::{Epilogue, Matrix, PackedMatrix, gemm};
+pub use gemm::{Epilogue, Matrix, PackedMatrix, aliases, gemm};
 pub use layout::{strided_copy, to_channels_last};
 pub use maps::{Maps, MapsMut, MapsShape};
 pub use norm::{layer_norm, softmax};

@@ -175,3 +175,29 @@ fn channels_that_fill_no_vector_are_activated_once() {
         }
     }
 }
+
+/// Few channels of many rows: the rows are divided among tasks, and the means computed afterwards.
+#[test]
+fn means_of_few_channels() {
+    let case = Case {
+        shape: MapsShape { batch: 2, height: 61, width: 44, channels: 20 },
+        kernel: [5, 5],
+        stride: 2,
+        padding: 2,
+        dilation: 1,
+        gap: 3,
+        residual: false,
+        activation: Activation::Hardswish,
+    };
+    let (expected, out, stride) = (case.expected(), case.output(), 23);
+    let pixels = out.height * out.width;
+    for level in Level::all() {
+        let (output, means) = case.run(level, 1);
+        for (i, mean) in means.iter().enumerate() {
+            let (image, c) = (i / out.channels, i % out.channels);
+            let sum: f64 = (0..pixels).map(|p| expected[(image * pixels + p) * stride + c]).sum();
+            assert!((f64::from(*mean) - sum / pixels as f64).abs() < 1e-5, "{level}: mean {i}");
+        }
+        assert!(case.run(level, 3) == (output, means), "{level}: threads change the result");
+    }
+}

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::MapsShape;
+use crate::ConvGeometry;
 use crate::activation::activate_rows;
 use crate::gemm::PanelEnd;
 use crate::simd::Simd;
@@ -20,31 +20,9 @@ const FEW_COLUMNS: usize = 4;
 /// What columns beyond the input are read from; no vector has more lanes.
 static ZEROS: [f32; 16] = [0.0; 16];
 
-/// Pairs are of height and width.
-#[derive(Clone, Copy)]
-pub(crate) struct Geometry {
-    pub(crate) kernel: [usize; 2],
-    pub(crate) stride: [usize; 2],
-    pub(crate) padding: [usize; 2],
-    pub(crate) dilation: [usize; 2],
-}
-
-impl Geometry {
-    /// The output's sizes for an input's; zero where the kernel does not fit.
-    pub(crate) fn output(&self, input: MapsShape) -> MapsShape {
-        let size = [input.height, input.width];
-        let [height, width] = [0, 1].map(|axis| {
-            let reach = (self.kernel[axis] - 1) * self.dilation[axis] + 1;
-            let rest = (size[axis] + 2 * self.padding[axis]).checked_sub(reach);
-            rest.map_or(0, |rest| rest / self.stride[axis] + 1)
-        });
-        MapsShape { height, width, ..input }
-    }
-}
-
 /// What is read and written for one vector of channels of one image.
 pub(crate) struct ChannelVector<'a> {
-    pub(crate) geometry: &'a Geometry,
+    pub(crate) geometry: &'a ConvGeometry,
     /// The image's first value; only the rows that are reached need to exist.
     pub(crate) from: *const f32,
     /// Of the input's image.
@@ -76,7 +54,7 @@ impl ChannelVector<'_> {
     /// The machine has the instruction set, and the pointers are valid for the sizes.
     #[inline(always)]
     pub(crate) unsafe fn rows<S: Simd>(&self, rows: Range<usize>, sums: S::V) -> S::V {
-        let Geometry { kernel, stride, dilation, .. } = *self.geometry;
+        let ConvGeometry { kernel, stride, dilation, .. } = *self.geometry;
         let whole = self.whole && dilation == [1, 1];
         // SAFETY: the caller's.
         unsafe {
@@ -182,7 +160,7 @@ impl ChannelVector<'_> {
 /// What a tile reads and writes.
 #[derive(Clone, Copy)]
 struct Window<'a> {
-    geometry: &'a Geometry,
+    geometry: &'a ConvGeometry,
     from: *const f32,
     size: [usize; 2],
     pixel: usize,
@@ -205,7 +183,7 @@ impl Window<'_> {
     /// Whether a whole tile of columns reads only columns of the input that exist.
     #[inline(always)]
     fn inside(&self) -> bool {
-        let Geometry { kernel, stride, padding, .. } = self.geometry;
+        let ConvGeometry { kernel, stride, padding, .. } = self.geometry;
         let first = self.column * stride[1];
         self.columns == COLUMNS
             && first >= padding[1]
@@ -226,7 +204,7 @@ unsafe fn tile<
 >(
     window: Window<'_>,
 ) {
-    let Geometry { kernel, stride, padding, .. } = *window.geometry;
+    let ConvGeometry { kernel, stride, padding, .. } = *window.geometry;
     let [height, width] = window.size;
     // SAFETY: the caller's.
     unsafe {
@@ -280,7 +258,7 @@ unsafe fn tile<
 /// As [`tile`], for any kernel and number of channels: one row of up to `FEW_COLUMNS` pixels.
 #[inline(always)]
 unsafe fn any_tile<S: Simd>(window: Window<'_>) {
-    let Geometry { kernel, stride, padding, dilation } = *window.geometry;
+    let ConvGeometry { kernel, stride, padding, dilation, .. } = *window.geometry;
     let [height, width] = window.size;
     let channels = window.channels;
     // SAFETY: the caller's.

@@ -6,14 +6,14 @@
 
 use std::ops::Range;
 
-use super::channel_vector::{ChannelVector, Geometry};
+use super::channel_vector::ChannelVector;
 use super::{Division, means_are_apart, means_of};
 use crate::gemm::{Panel, PanelEnd, panel_rows, panels};
 use crate::pool::Shares;
 use crate::scratch::with_scratch;
 use crate::simd::{Kernel, Simd};
 use crate::tile::Rows;
-use crate::{Epilogue, Maps, MapsMut, MapsShape, PackedMatrix, Pool};
+use crate::{ConvGeometry, Epilogue, Maps, MapsMut, MapsShape, PackedMatrix, Pool};
 
 /// Values of the rows in between that a task keeps: a part of the second-level cache.
 const BUFFER_VALUES: usize = 32 << 10;
@@ -78,17 +78,20 @@ pub fn expand_depthwise(
     stride: [usize; 2],
     padding: [usize; 2],
     epilogue: Epilogue<'_>,
-    means: Option<&mut [f32]>,
+    mut means: Option<&mut [f32]>,
     output: MapsMut<'_>,
 ) {
     let ExpandWeights { expand, kernel, .. } = weights;
     let (level, channels) = (expand.level, expand.n());
     let shape = output.shape;
-    let geometry = Geometry { kernel: *kernel, stride, padding, dilation: [1; 2] };
+    let geometry = ConvGeometry { kernel: *kernel, stride, padding, dilation: [1; 2], groups: channels };
     input.check();
     output.check();
     assert_eq!(input.shape.channels, expand.k(), "the input's channels");
-    assert_eq!(shape, geometry.output(MapsShape { channels, ..input.shape }), "the output's sizes");
+    let MapsShape { batch, height, width, .. } = input.shape;
+    let [out_height, out_width] = geometry.output_size(height, width);
+    let expected = MapsShape { batch, height: out_height, width: out_width, channels };
+    assert_eq!(shape, expected, "the output's sizes");
     assert!(between.residual.is_none(), "a residual between the convolutions");
     between.check(input.shape.pixels(), channels);
     epilogue.check(shape.pixels(), channels);
@@ -97,27 +100,18 @@ pub fn expand_depthwise(
         return;
     }
     let count = panels(level, channels).count();
-    let means = match means {
-        Some(means) if means_are_apart(shape, count) => {
-            let MapsMut { values, stride: pixel, .. } = output;
-            let output = MapsMut { values: &mut *values, shape, stride: pixel };
-            expand_depthwise(pool, input, weights, between, stride, padding, epilogue, None, output);
-            return means_of(level, pool, Maps { values, shape, stride: pixel }, means);
-        }
-        means => means,
-    };
+    let apart = means_are_apart(shape, count);
+    let along = means.as_deref_mut().filter(|_| !apart).map(Shares::new);
     // Of a row of a panel.
     let taps = kernel[0] * kernel[1];
     let work = shape.width * 2 * level.lanes() * (taps + expand.k() * stride[0] * stride[1]);
-    let division = Division::new(shape, count, work, pool.threads(), means.is_some());
-    let means = means.map(Shares::new);
+    let division = Division::new(shape, count, work, pool.threads(), along.is_some());
     let output_stride = output.stride;
-    let output = Shares::new(output.values);
-    let width = input.shape.width;
+    let to = Shares::new(output.values);
     let row = width * panels(level, channels).map(|panel| panel.width).max().unwrap_or(0).max(level.lanes());
     // Of the output at once, an even number, and those in between that they reach.
-    let at_once = ((BUFFER_VALUES / row).saturating_sub(kernel[0]) / stride[0] + 1).max(2) & !1;
-    let rows = ((at_once - 1) * stride[0] + kernel[0]).min(input.shape.height);
+    let at_once = ((BUFFER_VALUES / row.max(1)).saturating_sub(kernel[0]) / stride[0] + 1).max(2) & !1;
+    let rows = ((at_once - 1) * stride[0] + kernel[0]).min(height);
     pool.run(division.tasks(), |task| {
         let (image, band, panels) = division.task(task);
         with_scratch(rows * row, rows * width, |buffer, pointers| {
@@ -127,8 +121,8 @@ pub fn expand_depthwise(
                 weights,
                 between,
                 epilogue,
-                means: means.as_ref(),
-                output: &output,
+                means: along.as_ref(),
+                output: &to,
                 output_stride,
                 shape,
                 image,
@@ -140,11 +134,14 @@ pub fn expand_depthwise(
             });
         });
     });
+    if let Some(means) = means.filter(|_| apart) {
+        means_of(level, pool, Maps { values: output.values, shape, stride: output_stride }, means);
+    }
 }
 
 /// A task: some rows of some panels of channels of an image.
 struct Band<'a> {
-    geometry: Geometry,
+    geometry: ConvGeometry,
     input: Maps<'a>,
     weights: &'a ExpandWeights,
     between: Epilogue<'a>,
@@ -186,7 +183,7 @@ impl Band<'_> {
     /// The rows of the input that these rows of the output reach.
     #[inline(always)]
     fn reach(&self, rows: &Range<usize>) -> Range<usize> {
-        let Geometry { kernel, stride, padding, .. } = self.geometry;
+        let ConvGeometry { kernel, stride, padding, .. } = self.geometry;
         let height = self.input.shape.height;
         let end = ((rows.end - 1) * stride[0] + kernel[0]).saturating_sub(padding[0]).min(height);
         (rows.start * stride[0]).saturating_sub(padding[0]).min(end)..end
