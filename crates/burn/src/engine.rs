@@ -3,7 +3,7 @@
 use burn_tensor::{Device, DeviceFilter};
 use engraft_engine::{Engine, EngineError, Network, Trainer, Training};
 use engraft_graph::Graph;
-use engraft_weights::StateDict;
+use engraft_tensor::StateDict;
 
 use crate::network::BurnNetwork;
 use crate::trainer::BurnTrainer;

@@ -7,7 +7,7 @@ use burn_tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn_tensor::{Device, Tensor, activation};
 use engraft_engine::dropout_mask;
 use engraft_graph::{Activation, BatchNorm2d, Conv2d, Graph, GraphError, Node, Op, Pool, Shape};
-use engraft_weights::{Tensor as HostTensor, TensorData as HostData};
+use engraft_tensor::{Tensor as HostTensor, TensorData as HostData};
 
 use crate::attention::attention;
 use crate::value::{Rank, Value, pad_to, with_tensor, with_tensors};

@@ -8,7 +8,7 @@
 //! use engraft_burn::BurnEngine;
 //! use engraft_engine::{Engine, initial_state};
 //! use engraft_graph::{Activation, Builder};
-//! use engraft_weights::Tensor;
+//! use engraft_tensor::Tensor;
 //!
 //! let (mut b, x) = Builder::with_input("Net", &[3]);
 //! let x = b.layer("relu", Activation::ReLU, x);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use burn_tensor::{Device, Tensor, TensorData};
 use engraft_engine::{EngineError, Network, take_floats};
 use engraft_graph::Graph;
-use engraft_weights::{StateDict, Tensor as HostTensor};
+use engraft_tensor::{StateDict, Tensor as HostTensor};
 
 use crate::forward::{Context, forward};
 

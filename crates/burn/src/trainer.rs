@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use burn_tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 use engraft_engine::{AUX_WEIGHT, EngineError, Network, Trainer, Training};
 use engraft_graph::{BatchNorm2d, Graph, TensorKind, TensorSpec};
-use engraft_weights::{StateDict, Tensor as HostTensor, TensorData as HostData};
+use engraft_tensor::{StateDict, Tensor as HostTensor, TensorData as HostData};
 
 use crate::adam::Adam;
 use crate::forward::{Context, forward};

@@ -11,9 +11,10 @@ use engraft_cpu::{CpuEngine, default_threads};
 use engraft_data::{Interpolation, Transform, images_below};
 use engraft_engine::{Engine, initial_state};
 use engraft_graph::{Graft, Graph, TensorKind, TensorSpec};
+use engraft_tensor::StateDict;
 use engraft_train::Checkpoint;
 use engraft_weights::{
-    Head, Progress, Source, StateDict, find_or_download, interpolate_positions, match_state,
+    Head, Progress, Source, find_or_download, interpolate_positions, match_state, read_state_dict,
 };
 use engraft_zoo::{PublishedWeights, WEIGHTS, default_weights, weights_by_tag, weights_of_file};
 
@@ -252,7 +253,7 @@ impl Choice {
         let candidates = engraft_zoo::architectures()
             .filter_map(|name| Some((name, engraft_zoo::architecture(name).ok()?.state())));
         let specs = network.state();
-        let mut dict = StateDict::read(&path)?;
+        let mut dict = read_state_dict(&path)?;
         let interpolated = interpolate_positions(&mut dict, &specs);
         let matched = match_state(dict, &specs, &head, &path, candidates)?;
         for text in interpolated.into_iter().chain(matched.note) {

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use engraft_weights::{WriteError, check_writable};
+use engraft_tensor::{WriteError, check_writable};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use common::{Sandbox, TINY};
-use engraft_weights::{Tensor, TensorData, read_metadata};
+use engraft_tensor::{Tensor, TensorData, read_metadata};
 use serde_json::{Value, json};
 
 impl Sandbox {
@@ -118,7 +118,7 @@ fn a_download_without_a_network_says_what_to_do() {
         "cannot download https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth: ",
         "put it at ",
         &place,
-        "with --weights FILE",
+        "name a weights file of your own",
     ];
     sandbox.run("train flowers --arch squeezenet1_1 --out out.safetensors").failed(1, &words);
     sandbox.run("predict --arch squeezenet1_1 flowers/test").failed(1, &words);

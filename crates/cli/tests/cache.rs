@@ -82,7 +82,7 @@ fn another_frozen_part_is_another_matter() {
     assert_eq!(cached(&sandbox, &format!("{arch} --weights a.safetensors")), (21, 21));
     // The weights behind the cut do not matter, nor does the name of the file.
     let mut weights = sandbox.tensors("a.safetensors");
-    weights.insert("classifier.1.bias", engraft_weights::Tensor::f32([1000], vec![3.0; 1000]));
+    weights.insert("classifier.1.bias", engraft_tensor::Tensor::f32([1000], vec![3.0; 1000]));
     sandbox.save("c.safetensors", &weights);
     assert_eq!(cached(&sandbox, &format!("{arch} --weights c.safetensors")), (21, 21));
 }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{LEARNS, Sandbox, TINY, event};
 use engraft_data::Transform;
-use engraft_weights::read_metadata;
+use engraft_tensor::read_metadata;
 use serde_json::{Value, json};
 
 #[test]

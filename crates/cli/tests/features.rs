@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Sandbox, event};
-use engraft_weights::Tensor;
+use engraft_tensor::Tensor;
 use serde_json::json;
 
 /// Weights, and a head trained on them with the backbone frozen.

@@ -5,7 +5,7 @@ mod common;
 use std::process::Stdio;
 
 use common::{LEARNS, Run, Sandbox, TINY, event, words};
-use engraft_weights::StateDict;
+use engraft_tensor::StateDict;
 use serde_json::json;
 
 #[test]
@@ -183,7 +183,7 @@ fn frozen_means_frozen() {
     let trained = sandbox.tensors("out.safetensors");
     assert_eq!(changed(&trained, &given).len(), trained.len(), "not all tensors were trained");
     let counter = trained.get("conv1.1.num_batches_tracked").unwrap();
-    assert_eq!(*counter, engraft_weights::Tensor::counter(1234 + 3));
+    assert_eq!(*counter, engraft_tensor::Tensor::counter(1234 + 3));
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_weights_file_needs_no_head_that_fits() {
     let line = "flowers --arch shufflenet_v2_x0_5 --epochs 1 --out out.safetensors --weights";
     sandbox.train(&format!("{line} whole.safetensors"));
     let expected = sandbox.read("out.safetensors");
-    weights.insert("fc.bias", engraft_weights::Tensor::f32([5], vec![0.0; 5]));
+    weights.insert("fc.bias", engraft_tensor::Tensor::f32([5], vec![0.0; 5]));
     weights.remove("fc.weight");
     sandbox.save("part.safetensors", &weights);
     sandbox.train(&format!("{line} part.safetensors"));

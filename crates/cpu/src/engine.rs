@@ -7,7 +7,7 @@ use std::thread;
 use engraft_engine::{Engine, EngineError, Network, Trainer, Training, take_floats};
 use engraft_graph::{Graph, Shape};
 use engraft_kernels::{Level, Pool, peak_flops};
-use engraft_weights::{StateDict, Tensor};
+use engraft_tensor::{StateDict, Tensor};
 
 use crate::plan::Plan;
 use crate::profile::Profile;

@@ -6,7 +6,7 @@
 //! use engraft_cpu::{CpuEngine, default_threads};
 //! use engraft_engine::{Engine, EngineError, Network};
 //! use engraft_graph::Graph;
-//! use engraft_weights::{StateDict, Tensor};
+//! use engraft_tensor::{StateDict, Tensor};
 //!
 //! fn logits(
 //!     graph: &Graph,

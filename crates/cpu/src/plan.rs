@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use engraft_engine::EngineError;
 use engraft_graph::{Dim, Graph, Op, Shape};
 use engraft_kernels::{Level, Pool};
-use engraft_weights::Tensor;
+use engraft_tensor::Tensor;
 
 use crate::execute::{Execution, execute};
 use crate::fuse::{Operation, fuse};
@@ -212,8 +212,8 @@ impl Plan {
 
 fn as_floats(tensor: &Tensor) -> std::borrow::Cow<'_, [f32]> {
     match &tensor.data {
-        engraft_weights::TensorData::F32(values) => values.into(),
-        engraft_weights::TensorData::I64(values) => values.iter().map(|value| *value as f32).collect(),
+        engraft_tensor::TensorData::F32(values) => values.into(),
+        engraft_tensor::TensorData::I64(values) => values.iter().map(|value| *value as f32).collect(),
     }
 }
 

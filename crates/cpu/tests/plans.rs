@@ -73,7 +73,7 @@ fn images_alone_and_among_others() {
     let image = 3 * 160 * 160;
     for i in [0, 7, 16, 18] {
         let values = all.as_f32().unwrap()[i * image..(i + 1) * image].to_vec();
-        let alone = network.forward(&engraft_weights::Tensor::f32([1, 3, 160, 160], values)).unwrap();
+        let alone = network.forward(&engraft_tensor::Tensor::f32([1, 3, 160, 160], values)).unwrap();
         let difference =
             relative_difference(alone.as_f32().unwrap(), &together.as_f32().unwrap()[12 * i..12 * (i + 1)]);
         assert!(difference < 1e-6, "image {i}: {difference:e}");

@@ -12,7 +12,7 @@ use engraft_data::{Image, Transform};
 use engraft_engine::Engine;
 use engraft_engine::suite::fixture;
 use engraft_graph::HeadSpec;
-use engraft_weights::{StateDict, Tensor};
+use engraft_tensor::{StateDict, Tensor};
 use engraft_zoo::architecture;
 use serde::Deserialize;
 
@@ -42,7 +42,7 @@ fn check(name: &str, engine: &impl Engine) {
     let photos: BTreeMap<String, BTreeMap<String, Expected>> = fixture::read("networks/real_photos");
     let batch = batch(&shared.join("data"), photos.keys());
     for arch in photos.values().next().expect("there are photos").keys() {
-        let state = StateDict::read(&shared.join(format!("weights/{arch}.safetensors"))).unwrap();
+        let state = StateDict::read_safetensors(&shared.join(format!("weights/{arch}.safetensors"))).unwrap();
         let graph = architecture(arch).unwrap();
         let graft = graph.graft(&HeadSpec { hidden_units: vec![], classes: 2, dropout: 0.0 }, None).unwrap();
         let trunk = graft.graph.until(graft.features);

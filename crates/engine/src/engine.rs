@@ -1,7 +1,7 @@
 //! The interface between training and whatever computes.
 
 use engraft_graph::Graph;
-use engraft_weights::{StateDict, Tensor};
+use engraft_tensor::{StateDict, Tensor};
 
 use crate::EngineError;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use engraft_graph::Graph;
-use engraft_weights::{StateDict, Tensor, TensorData};
+use engraft_tensor::{StateDict, Tensor, TensorData};
 
 use crate::EngineError;
 

@@ -1,7 +1,7 @@
 //! The values that layers begin with.
 
 use engraft_graph::{TensorKind, TensorSpec};
-use engraft_weights::{StateDict, Tensor, TensorData};
+use engraft_tensor::{StateDict, Tensor, TensorData};
 
 use crate::SplitMix64;
 use crate::relative_position::{relative_coords_table, relative_position_index, window_of_index};

@@ -8,7 +8,7 @@
 //! ```no_run
 //! use engraft_engine::{Engine, EngineError, Training, initial_state};
 //! use engraft_graph::{Builder, Linear};
-//! use engraft_weights::Tensor;
+//! use engraft_tensor::Tensor;
 //!
 //! fn fit(engine: &dyn Engine, images: &Tensor, labels: &[usize]) -> Result<f32, EngineError> {
 //!     let (mut b, x) = Builder::with_input("Probe", &[1280]);

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use engraft_data::Transform;
 use engraft_graph::Graph;
-use engraft_weights::{StateDict, Tensor, TensorData, WriteError, read_metadata};
+use engraft_tensor::{StateDict, Tensor, TensorData, WriteError, read_metadata};
 
 use crate::TrainError;
 
@@ -114,7 +114,8 @@ impl FeatureCache {
     }
 
     fn read_shard(&mut self, path: &Path) {
-        let Ok((shard, metadata)) = StateDict::read(path).and_then(|shard| Ok((shard, read_metadata(path)?)))
+        let Ok((shard, metadata)) =
+            StateDict::read_safetensors(path).and_then(|shard| Ok((shard, read_metadata(path)?)))
         else {
             return;
         };

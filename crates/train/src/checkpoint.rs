@@ -6,7 +6,7 @@ use std::path::Path;
 
 use engraft_data::Transform;
 use engraft_graph::HeadSpec;
-use engraft_weights::{StateDict, WriteError, read_metadata};
+use engraft_tensor::{StateDict, WriteError, read_metadata};
 use serde::{Deserialize, Serialize};
 
 use crate::{Evaluation, FitOptions, TrainError};
@@ -116,7 +116,8 @@ impl Checkpoint {
     /// When it cannot be read, is no checkpoint, or one of another version of the format.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let about = Self::read_about(path)?;
-        let state = StateDict::read(path).and_then(|state| state.check_finite(path).map(|()| state));
+        let state =
+            StateDict::read_safetensors(path).and_then(|state| state.check_finite(path).map(|()| state));
         Ok(Self { about, state: state.map_err(|error| TrainError::read(path, error))? })
     }
 

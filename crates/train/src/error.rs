@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use engraft_data::ImageError;
 use engraft_engine::EngineError;
 use engraft_graph::GraphError;
-use engraft_weights::{WeightsError, WriteError};
+use engraft_tensor::{ReadError, WriteError};
 use thiserror::Error;
 
 /// Why features could not be computed, a network not be trained, or a checkpoint not be read.
@@ -21,7 +21,7 @@ pub enum TrainError {
     Engine(#[from] EngineError),
     /// A file of tensors cannot be read.
     #[error(transparent)]
-    Weights(#[from] WeightsError),
+    Read(#[from] ReadError),
     /// A file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -113,13 +113,13 @@ impl TrainError {
     }
 
     /// An error of reading a checkpoint, which is no weights file to its user.
-    pub(crate) fn read(path: &Path, error: WeightsError) -> Self {
+    pub(crate) fn read(path: &Path, error: ReadError) -> Self {
         let path = path.into();
         match error {
-            WeightsError::Missing { .. } => Self::MissingCheckpoint { path },
-            WeightsError::NotWeights { .. } => Self::NoCheckpoint { path },
-            WeightsError::Empty { .. } => Self::DamagedCheckpoint { path, reason: "it is empty".into() },
-            WeightsError::Damaged { reason, .. } => Self::DamagedCheckpoint { path, reason },
+            ReadError::Missing { .. } => Self::MissingCheckpoint { path },
+            ReadError::NotWeights { .. } => Self::NoCheckpoint { path },
+            ReadError::Empty { .. } => Self::DamagedCheckpoint { path, reason: "it is empty".into() },
+            ReadError::Damaged { reason, .. } => Self::DamagedCheckpoint { path, reason },
             other => other.into(),
         }
     }

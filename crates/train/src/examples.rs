@@ -1,7 +1,7 @@
 //! Labelled examples in batches: features that were computed before, or images that are read as they are needed.
 
 use engraft_data::{Batches, Sample, Transform};
-use engraft_weights::Tensor;
+use engraft_tensor::Tensor;
 
 use crate::TrainError;
 use crate::features::image_batch;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use engraft_data::{Batches, ImageError, Transform, content_hashes};
 use engraft_engine::Network;
-use engraft_weights::Tensor;
+use engraft_tensor::Tensor;
 
 use crate::cache::ContentHash;
 use crate::{FeatureCache, TrainError};

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use engraft_engine::{SplitMix64, Trainer};
-use engraft_weights::StateDict;
+use engraft_tensor::StateDict;
 use serde::{Deserialize, Serialize};
 
 use crate::{Evaluation, Examples, TrainError, evaluate};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use engraft_data::{Batches, Dataset, Sample, Transform};
 use engraft_engine::{Engine, Training};
 use engraft_graph::{Graft, Graph, HeadSpec, NodeId, TensorSpec};
-use engraft_weights::StateDict;
+use engraft_tensor::StateDict;
 
 use crate::checkpoint::{About, TrainingSummary};
 use crate::{

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use engraft_data::Transform;
 use engraft_graph::{Builder, Graph, Op};
+use engraft_tensor::StateDict;
 use engraft_train::{ContentHash, FeatureCache, features_folder};
-use engraft_weights::StateDict;
 
 const WIDTH: usize = 3 * 64 * 64;
 
@@ -129,8 +129,8 @@ fn weights_graph_and_transform_have_folders_of_their_own() {
     let state = |value| {
         let tensor = |spec: engraft_graph::TensorSpec| {
             let tensor = match spec.kind {
-                engraft_graph::TensorKind::Counter => engraft_weights::Tensor::counter(0),
-                _ => engraft_weights::Tensor::f32(spec.shape.clone(), vec![value; spec.len()]),
+                engraft_graph::TensorKind::Counter => engraft_tensor::Tensor::counter(0),
+                _ => engraft_tensor::Tensor::f32(spec.shape.clone(), vec![value; spec.len()]),
             };
             (spec.name, tensor)
         };
@@ -138,7 +138,7 @@ fn weights_graph_and_transform_have_folders_of_their_own() {
     };
     let smaller = Transform { resize: 232, ..transform.clone() };
     let mut with_head = state(1.0);
-    with_head.insert("fc.weight", engraft_weights::Tensor::f32([1], vec![1.0]));
+    with_head.insert("fc.weight", engraft_tensor::Tensor::f32([1], vec![1.0]));
     let keys = [
         (&flatten(), &StateDict::new(), &transform),
         (&with_norm, &state(1.0), &transform),

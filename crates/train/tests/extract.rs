@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use engraft_data::{Image, Transform};
 use engraft_engine::{EngineError, Network};
 use engraft_graph::{Builder, Graph, Op};
+use engraft_tensor::{StateDict, Tensor};
 use engraft_train::{FeatureCache, TrainError, extract};
-use engraft_weights::{StateDict, Tensor};
 use tempfile::TempDir;
 
 /// A frozen part whose features are the image itself, flattened.

@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use engraft_engine::{EngineError, Network, Trainer};
+use engraft_tensor::{StateDict, Tensor};
 use engraft_train::{Epoch, Examples, Fit, FitOptions, TrainError, fit};
-use engraft_weights::{StateDict, Tensor};
 
 /// Training examples, in batches of which there are three: 4, 4 and 2.
 const EXAMPLES: usize = 10;

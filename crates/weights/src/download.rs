@@ -1,5 +1,6 @@
 //! Published weights: found in a cache, or downloaded into one.
 
+use engraft_tensor::WriteError;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::{env, thread};
 
 use crate::part_file::PartFile;
 use crate::request::{Failure, Requests};
-use crate::{WeightsError, WeightsFolders, WriteError};
+use crate::{WeightsError, WeightsFolders};
 
 /// A weights file that somebody published.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
-//! State dicts: the tensors of a network by name, from the file that holds them to the network that needs
+//! Foreign state dicts: the tensors of a network by name, from the file that holds them to the network that needs
 //! them.
 //!
-//! - [`StateDict::read`] reads `.safetensors` and every format of `torch.save`, checks what is in the file and
-//!   executes none of it; [`StateDict::write_safetensors`] writes.
+//! - [`read_state_dict`] reads `.safetensors` and every format of `torch.save`, checks what is in the file and
+//!   executes none of it.
 //! - [`match_state`] pairs the tensors of a file with those of a network, by name or by order, or says in what
 //!   they differ.
 //! - [`interpolate_positions`] fits the embeddings of a Vision Transformer to another number of patches.
@@ -15,7 +15,9 @@
 //! ```
 //! use std::collections::BTreeMap;
 //! use engraft_graph::{TensorKind, TensorSpec};
-//! use engraft_weights::{Head, StateDict, Tensor, match_state};
+//! use engraft_tensor::{StateDict, Tensor};
+//! use engraft_tensor::read_state_dict;
+//! use engraft_weights::{Head, match_state};
 //!
 //! let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("linear.safetensors");
@@ -26,15 +28,11 @@
 //!
 //! let spec = |name: &str, shape: &[usize]| TensorSpec { name: name.into(), shape: shape.into(), kind: TensorKind::Parameter };
 //! let network = [spec("fc.weight", &[2, 3]), spec("fc.bias", &[2])];
-//! let matched = match_state(StateDict::read(&path)?, &network, &Head::Kept, &path, [])?;
+//! let matched = match_state(read_state_dict(&path)?, &network, &Head::Kept, &path, [])?;
 //! assert_eq!(matched.tensors.get("fc.bias").and_then(Tensor::as_f32), Some([0.0, 1.0].as_slice()));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#[cfg(target_endian = "big")]
-compile_error!("weights files are little-endian, and are read and written as they lie in memory");
-
-mod atomic;
 mod cache;
 mod download;
 mod error;
@@ -44,14 +42,10 @@ mod positions;
 mod pytorch;
 mod read;
 mod request;
-mod safetensors_file;
-mod state_dict;
 
-pub use atomic::{WriteError, check_writable, write_atomically};
 pub use cache::{WeightsFolders, cache_dir};
 pub use download::{Downloads, Progress, Source, find_or_download};
 pub use error::WeightsError;
 pub use matching::{Head, Matched, Mismatch, OtherShape, looks_like, match_state};
 pub use positions::interpolate_positions;
-pub use safetensors_file::read_metadata;
-pub use state_dict::{StateDict, Tensor, TensorData};
+pub use read::read_state_dict;

@@ -1,12 +1,13 @@
 //! Whether a state dict has the tensors that a network needs, and which is which.
 
+use engraft_tensor::{StateDict, Tensor, TensorData};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use engraft_graph::{TensorKind, TensorSpec};
 
-use crate::{StateDict, Tensor, TensorData, WeightsError};
+use crate::WeightsError;
 
 /// What becomes of the network's classifier head.
 #[derive(Clone, Debug, PartialEq, Eq)]

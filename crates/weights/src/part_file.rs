@@ -1,14 +1,12 @@
 //! A download that is not complete yet. It outlives the process, and the next one continues it.
 
+use engraft_tensor::{WriteError, sync_folder};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use same_file::Handle;
 use sha2::{Digest, Sha256};
-
-use crate::WriteError;
-use crate::atomic::sync_folder;
 
 /// The file `<destination>.part`, which this process alone writes: it is locked, until it is dropped or the
 /// process ends in whatever way.

@@ -1,8 +1,7 @@
 //! Embeddings of positions for images of another size than a Vision Transformer was trained on.
 
 use engraft_graph::TensorSpec;
-
-use crate::{StateDict, Tensor};
+use engraft_tensor::{StateDict, Tensor};
 
 /// Interpolates the `pos_embedding` of a Vision Transformer, `[1, 1 + side * side, dim]` with the class token first, to as many patches as
 /// the network of these `specs` has: bicubic, corners on corners (`torchvision/models/vision_transformer.py`, `interpolate_embeddings`).

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use engraft_tensor::{Element, ReadError, StateDict, Tensor, first_bytes};
 use memchr::memmem;
 use pytorch_reader::{DType, PickleError, PytorchError, PytorchReader};
 
-use crate::read::{Element, damaged, decode, first_bytes, io_error};
-use crate::{StateDict, Tensor, WeightsError};
+use crate::WeightsError;
 
 /// Keys under which training scripts save the state dict beside the optimizer's.
 const NESTS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
@@ -97,16 +97,13 @@ fn read_tensors(
     let mut dict = StateDict::new();
     for name in names {
         let Some(stored) = tensors.remove(&name) else { continue };
-        let element = element(stored.dtype()).ok_or_else(|| WeightsError::UnsupportedType {
+        let element = element(stored.dtype()).ok_or_else(|| ReadError::UnsupportedType {
             path: path.to_path_buf(),
             tensor: name.clone(),
             dtype: format!("{:?}", stored.dtype()),
         })?;
-        let bytes = stored.read().map_err(|error| io_error(path, error))?;
-        dict.insert(
-            &name[prefix..],
-            Tensor { shape: stored.shape().to_vec(), data: decode(&bytes, element) },
-        );
+        let bytes = stored.read().map_err(|error| ReadError::in_file(path, error))?;
+        dict.insert(&name[prefix..], Tensor { shape: stored.shape().to_vec(), data: element.decode(&bytes) });
     }
     Ok(dict)
 }
@@ -139,7 +136,7 @@ fn element(dtype: DType) -> Option<Element> {
 fn open_error(path: &Path, error: PytorchError) -> WeightsError {
     let not_state_dict = |reason: String| WeightsError::NotStateDict { path: path.to_path_buf(), reason };
     match error {
-        PytorchError::Io(error) => io_error(path, error),
+        PytorchError::Io(error) => ReadError::in_file(path, error).into(),
         PytorchError::Pickle(error @ (PickleError::UnsupportedType(_) | PickleError::NoDataSource)) => {
             not_state_dict(error.to_string())
         }
@@ -147,6 +144,6 @@ fn open_error(path: &Path, error: PytorchError) -> WeightsError {
         PytorchError::InvalidFormat(reason) if reason.starts_with("Expected a dictionary") => {
             not_state_dict(reason)
         }
-        error => damaged(path, error),
+        error => ReadError::damaged(path, error).into(),
     }
 }

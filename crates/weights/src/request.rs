@@ -1,12 +1,12 @@
 //! One HTTP request for a file, or for the rest of one.
 
+use engraft_tensor::WriteError;
 use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 use ureq::http::{Response, StatusCode, header};
 use ureq::{Agent, Body, Error};
 
-use crate::WriteError;
 use crate::part_file::PartFile;
 
 /// Why a request did not bring the file.

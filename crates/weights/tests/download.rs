@@ -82,7 +82,7 @@ impl Machine {
         let error = self.downloads.find_or_download(source, |_| ()).unwrap_err().to_string();
         let place = self.cached(NAME).display().to_string();
         assert!(error.contains(&source.url), "{error}");
-        assert!(error.contains(&place) && error.contains("--weights FILE"), "{error}");
+        assert!(error.contains(&place) && error.contains("name a weights file of your own"), "{error}");
         error
     }
 }

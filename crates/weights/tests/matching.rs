@@ -5,7 +5,8 @@ mod support;
 use std::path::Path;
 
 use engraft_graph::{TensorKind, TensorSpec};
-use engraft_weights::{Head, Matched, StateDict, Tensor, TensorData, looks_like, match_state};
+use engraft_tensor::{StateDict, Tensor, TensorData};
+use engraft_weights::{Head, Matched, looks_like, match_state, read_state_dict};
 use support::{assert_holds, expected, file, numbered, specs, torchvision};
 
 fn replaced(path: &str) -> Head {
@@ -80,10 +81,10 @@ fn published_files_with_names_of_older_torchvisions_fit_by_name() {
     let safetensors = folder.path().join("weights.safetensors");
     for (old, new) in [("densenet_old_names.pth", "densenet_names"), ("vit_old_names.pth", "vit_names")] {
         let names = &expected()[new];
-        let dict = StateDict::read(&file(old)).unwrap();
+        let dict = read_state_dict(&file(old)).unwrap();
         assert!(dict.names().ne(specs(names).iter().map(|spec| spec.name.as_str())), "{old}");
         dict.write_safetensors(&safetensors, &Default::default()).unwrap();
-        for dict in [dict, StateDict::read(&safetensors).unwrap()] {
+        for dict in [dict, read_state_dict(&safetensors).unwrap()] {
             let mut matched = fit(dict, &specs(names), &Head::Kept).unwrap();
             assert_eq!(matched.note, None);
             let counters: Vec<String> =
@@ -282,7 +283,7 @@ fn a_format_that_keeps_no_order_is_matched_by_name_only() {
     let renamed = rename(numbered(&network), |name| name.replace("features", "layers"));
     assert!(fit(renamed.clone(), &network, &Head::Kept).is_ok());
     renamed.write_safetensors(&path, &Default::default()).unwrap();
-    let error = fit(StateDict::read(&path).unwrap(), &network, &Head::Kept).unwrap_err();
+    let error = fit(read_state_dict(&path).unwrap(), &network, &Head::Kept).unwrap_err();
     assert!(
         error.contains(
             "12 tensors are missing (features.0.weight, features.1.weight, features.2.weight, ...)"

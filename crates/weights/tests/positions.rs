@@ -3,7 +3,8 @@
 use std::fs::File;
 
 use engraft_graph::{TensorKind, TensorSpec};
-use engraft_weights::{StateDict, Tensor, interpolate_positions};
+use engraft_tensor::{StateDict, Tensor};
+use engraft_weights::interpolate_positions;
 use flate2::read::GzDecoder;
 use serde_json::Value;
 
@@ -64,7 +65,7 @@ fn what_cannot_be_interpolated_stays() {
         (tensor(&[2, 17, 4]), &[1, 26, 4]),
         (tensor(&[1, 0, 4]), &[1, 26, 4]),
         (tensor(&[1, 1, 4]), &[1, 26, 4]),
-        (Tensor { shape: vec![1, 2, 1], data: engraft_weights::TensorData::I64(vec![1, 2]) }, &[1, 5, 1]),
+        (Tensor { shape: vec![1, 2, 1], data: engraft_tensor::TensorData::I64(vec![1, 2]) }, &[1, 5, 1]),
     ];
     for (tensor, needed) in cases {
         let mut found = dict(NAME, tensor.clone());

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use engraft_weights::{StateDict, WeightsError, read_metadata};
+use engraft_tensor::{ReadError, read_metadata};
+use engraft_weights::{WeightsError, read_state_dict};
 use proptest::prelude::*;
 use support::{assert_holds, expected, file};
 use tempfile::TempDir;
@@ -35,7 +36,7 @@ fn every_pytorch_format_gives_what_torch_reads_in_the_order_of_the_file() {
         "nested_data_parallel.pth",
     ];
     for name in files {
-        let dict = StateDict::read(&file(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let dict = read_state_dict(&file(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_holds(&dict, &expected[name], name);
         assert!(dict.keeps_order(), "{name}");
     }
@@ -45,7 +46,7 @@ fn every_pytorch_format_gives_what_torch_reads_in_the_order_of_the_file() {
 fn a_whole_pickled_module_is_read_without_its_order() {
     let mut by_name = expected()["whole_module.pth"].clone();
     by_name.as_array_mut().unwrap().sort_by_key(|entry| entry[0].as_str().unwrap().to_string());
-    let dict = StateDict::read(&file("whole_module.pth")).unwrap();
+    let dict = read_state_dict(&file("whole_module.pth")).unwrap();
     assert_holds(&dict, &by_name, "whole_module.pth");
     assert!(!dict.keeps_order());
 }
@@ -54,7 +55,7 @@ fn a_whole_pickled_module_is_read_without_its_order() {
 fn safetensors_give_what_the_python_package_reads() {
     let expected = expected();
     for name in ["f32.safetensors", "f16.safetensors", "bf16.safetensors"] {
-        let dict = StateDict::read(&file(name)).unwrap();
+        let dict = read_state_dict(&file(name)).unwrap();
         assert!(!dict.keeps_order());
         let in_file_order = dict.names().map(|name| name.to_string()).collect::<Vec<_>>();
         let mut list = expected[name].clone();
@@ -82,7 +83,7 @@ fn code_in_a_pickle_is_not_run() {
     assert!(error.contains("found posix.system"), "{error}");
     assert!(error.contains("no code in a weights file is ever run"), "{error}");
 
-    let dict = StateDict::read(&file("command_beside_tensors.pth")).unwrap();
+    let dict = read_state_dict(&file("command_beside_tensors.pth")).unwrap();
     assert_eq!(dict.names().collect::<Vec<_>>(), ["weight"]);
     assert!(!Path::new("code-in-a-weights-file-was-run").exists());
 }
@@ -116,7 +117,7 @@ fn other_types_are_named() {
 #[test]
 fn nan_and_infinity_are_counted() {
     let path = file("not_finite.pth");
-    let error = StateDict::read(&path).unwrap().check_finite(&path).unwrap_err().to_string();
+    let error = read_state_dict(&path).unwrap().check_finite(&path).unwrap_err().to_string();
     assert!(
         error.contains(
             "not_finite.pth contains 3 values that are NaN or infinite, the first of them in tensor `bad`"
@@ -127,7 +128,7 @@ fn nan_and_infinity_are_counted() {
 
 #[test]
 fn a_file_that_is_not_there() {
-    let error = StateDict::read(Path::new("nowhere/vgg13.pth")).unwrap_err();
+    let error = read_state_dict(Path::new("nowhere/vgg13.pth")).unwrap_err();
     assert_eq!(error.to_string(), "the weights file nowhere/vgg13.pth does not exist");
 }
 
@@ -175,11 +176,13 @@ fn a_file_cut_short_anywhere_is_an_error_that_says_so() {
         let cut = File::options().write(true).open(&path).unwrap();
         for length in (0..end).rev() {
             cut.set_len(length as u64).unwrap();
-            let error = StateDict::read(&path).expect_err(&format!("{name} cut to {length} bytes"));
+            let error = read_state_dict(&path).expect_err(&format!("{name} cut to {length} bytes"));
             let is_told = match error {
-                WeightsError::Empty { .. } => length == 0,
-                WeightsError::NotWeights { .. } => length < 262,
-                WeightsError::Damaged { .. } => error.to_string().contains("is damaged or cut short ("),
+                WeightsError::Read(ReadError::Empty { .. }) => length == 0,
+                WeightsError::Read(ReadError::NotWeights { .. }) => length < 262,
+                WeightsError::Read(ReadError::Damaged { .. }) => {
+                    error.to_string().contains("is damaged or cut short (")
+                }
                 _ => false,
             };
             assert!(is_told, "{name} cut to {length} bytes: {error}");
@@ -203,7 +206,7 @@ proptest! {
             bytes[place] = byte;
         }
         let (_folder, path) = write(&bytes);
-        let _ = StateDict::read(&path);
+        let _ = read_state_dict(&path);
     }
 }
 
@@ -215,5 +218,5 @@ fn write(content: &[u8]) -> (TempDir, PathBuf) {
 }
 
 fn read_error(path: &Path) -> String {
-    StateDict::read(path).expect_err("it cannot be read").to_string()
+    read_state_dict(path).expect_err("it cannot be read").to_string()
 }

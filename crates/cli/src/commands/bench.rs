@@ -7,7 +7,7 @@ use clap::Args;
 use engraft_cpu::{CpuNetwork, Profile};
 use engraft_engine::{Network, SplitMix64};
 use engraft_graph::Graph;
-use engraft_weights::Tensor;
+use engraft_tensor::Tensor;
 use serde_json::json;
 
 use super::Outcome;

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use clap::Args;
 use engraft_data::Batches;
+use engraft_tensor::{StateDict, Tensor};
 use engraft_train::image_batch;
-use engraft_weights::{StateDict, Tensor};
 use serde_json::json;
 
 use super::Outcome;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use engraft_graph::{Graft, Graph, GraphError, HeadSpec, Part};
-use engraft_weights::write_atomically;
+use engraft_tensor::write_atomically;
 
 use super::Outcome;
 use crate::network::architecture_names;

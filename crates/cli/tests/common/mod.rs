@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use engraft_engine::{SplitMix64, initial_state};
-use engraft_weights::{StateDict, Tensor, TensorData, read_metadata};
+use engraft_tensor::{StateDict, Tensor, TensorData, read_metadata};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -136,7 +136,7 @@ impl Sandbox {
     }
 
     pub fn tensors(&self, name: &str) -> StateDict {
-        StateDict::read(&self.path(name)).unwrap()
+        StateDict::read_safetensors(&self.path(name)).unwrap()
     }
 
     /// The JSON under a key of the metadata of a safetensors file.

@@ -2,7 +2,7 @@
 
 use engraft_graph::Activation::ReLU;
 use engraft_graph::{Builder, Conv2d, Linear, Op};
-use engraft_weights::{StateDict, Tensor};
+use engraft_tensor::{StateDict, Tensor};
 
 use super::training::{train, trainer};
 use super::{formula, networks};

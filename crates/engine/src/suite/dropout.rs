@@ -3,7 +3,7 @@
 use std::iter;
 
 use engraft_graph::{Builder, Graph, Linear, Op};
-use engraft_weights::{StateDict, Tensor};
+use engraft_tensor::{StateDict, Tensor};
 
 use super::fixture::relative_difference;
 use super::freezing::cross_entropy;

@@ -4,7 +4,7 @@
 use std::slice;
 
 use engraft_graph::{Graph, TensorKind, TensorSpec};
-use engraft_weights::{StateDict, Tensor};
+use engraft_tensor::{StateDict, Tensor};
 
 use crate::{SplitMix64, initial_state};
 

@@ -1,7 +1,7 @@
 //! What does not train stays as it is.
 
 use engraft_graph::{Builder, Graph, HeadSpec, Linear};
-use engraft_weights::{StateDict, Tensor};
+use engraft_tensor::{StateDict, Tensor};
 
 use super::training::{train, trainer};
 use super::{fixture::relative_difference, formula, networks};

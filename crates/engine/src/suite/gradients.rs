@@ -1,7 +1,7 @@
 //! The gradient of every operation by its input, against finite differences.
 
 use engraft_graph::{Builder, Linear, Op};
-use engraft_weights::{StateDict, Tensor};
+use engraft_tensor::{StateDict, Tensor};
 
 use super::formula;
 use super::freezing::cross_entropy;

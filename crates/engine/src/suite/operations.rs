@@ -1,7 +1,7 @@
 //! Every operation alone.
 
 use engraft_graph::{Builder, Dim, Graph, Linear, NodeId, Op};
-use engraft_weights::{StateDict, Tensor};
+use engraft_tensor::{StateDict, Tensor};
 use serde::Deserialize;
 
 use super::fixture::{self, Reference};

@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use engraft_graph::{Graft, Graph, HeadSpec, NodeId};
-use engraft_weights::{StateDict, Tensor, interpolate_positions};
+use engraft_tensor::{StateDict, Tensor};
+use engraft_weights::interpolate_positions;
 use engraft_zoo::{architecture, architecture_of_size, architectures};
 use serde::Deserialize;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use engraft_graph::Graph;
-use engraft_weights::{StateDict, Tensor};
+use engraft_tensor::{StateDict, Tensor};
 use serde::Deserialize;
 
 use super::fixture::{self, Reference};

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use engraft_graph::{TensorKind, TensorSpec};
-use engraft_weights::{StateDict, Tensor, TensorData};
+use engraft_tensor::{StateDict, Tensor, TensorData};
 use flate2::read::GzDecoder;
 use serde_json::Value;
 

@@ -4,79 +4,7 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 
-use crate::WeightsError;
-
-/// A tensor in memory, in row-major order.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    /// Sizes, outermost first; empty for a single number.
-    pub shape: Vec<usize>,
-    /// The values: as many as the product of the sizes.
-    pub data: TensorData,
-}
-
-/// The values of a [`Tensor`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum TensorData {
-    /// Parameters and running statistics.
-    F32(Vec<f32>),
-    /// Batch norm's counters, and constants.
-    I64(Vec<i64>),
-}
-
-impl Tensor {
-    /// A tensor of `f32`.
-    ///
-    /// # Panics
-    /// If there are not as many values as the shape says.
-    pub fn f32(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Self {
-        let shape = shape.into();
-        assert_eq!(shape.iter().product::<usize>(), values.len(), "values of a tensor of shape {shape:?}");
-        Self { shape, data: TensorData::F32(values) }
-    }
-
-    /// A single `i64`, of shape `[]`.
-    pub fn counter(value: i64) -> Self {
-        Self { shape: Vec::new(), data: TensorData::I64(vec![value]) }
-    }
-
-    /// The values of an `f32` tensor.
-    pub fn as_f32(&self) -> Option<&[f32]> {
-        match &self.data {
-            TensorData::F32(values) => Some(values),
-            TensorData::I64(_) => None,
-        }
-    }
-
-    /// How many values there are.
-    pub fn len(&self) -> usize {
-        match &self.data {
-            TensorData::F32(values) => values.len(),
-            TensorData::I64(values) => values.len(),
-        }
-    }
-
-    /// True for a tensor with a dimension of size zero.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The values as they lie in memory and in a safetensors file, little-endian.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        match &self.data {
-            TensorData::F32(values) => bytemuck::cast_slice(values),
-            TensorData::I64(values) => bytemuck::cast_slice(values),
-        }
-    }
-
-    /// The element type as safetensors names it.
-    pub(crate) fn dtype(&self) -> &'static str {
-        match &self.data {
-            TensorData::F32(_) => "F32",
-            TensorData::I64(_) => "I64",
-        }
-    }
-}
+use crate::{ReadError, Tensor};
 
 /// What PyTorch calls a state dict: tensors by name, in order.
 #[derive(Clone, Debug)]
@@ -91,25 +19,11 @@ impl StateDict {
         Self { tensors: IndexMap::new(), keeps_order: true }
     }
 
-    /// Reads a `.safetensors` file or a file of `torch.save` (zip, legacy or tar), whichever the content is.
-    ///
-    /// `f16`, `bf16` and `f64` become `f32`. A state dict nested under `state_dict`, `model_state_dict` or
-    /// `model` is found, and the prefix that a wrapper gave all names (`module.` of DataParallel,
-    /// `_orig_mod.` of `torch.compile`, `model.` of Lightning) is taken off.
-    ///
-    /// Values may be NaN or infinite: see [`check_finite`](Self::check_finite).
-    ///
-    /// # Errors
-    /// For a file that is missing, empty, cut short, no weights file, or holds another type of tensor.
-    pub fn read(path: &Path) -> Result<Self, WeightsError> {
-        crate::read::read(path)
-    }
-
     /// Makes sure that no value is NaN or infinite, which would make every output so; `path` is the file that the values are from.
     ///
     /// # Errors
     /// Names the first tensor with such a value, and says how many there are.
-    pub fn check_finite(&self, path: &Path) -> Result<(), WeightsError> {
+    pub fn check_finite(&self, path: &Path) -> Result<(), ReadError> {
         let not_finite = |tensor: &Tensor| {
             tensor.as_f32().map_or(0, |values| values.iter().filter(|value| !value.is_finite()).count())
         };
@@ -117,7 +31,7 @@ impl StateDict {
             self.iter().map(|(name, tensor)| (name, not_finite(tensor))).filter(|(_, count)| *count > 0);
         let Some((tensor, first)) = found.next() else { return Ok(()) };
         let count = first + found.map(|(_, count)| count).sum::<usize>();
-        Err(WeightsError::NotFinite { path: path.to_path_buf(), tensor: tensor.to_string(), count })
+        Err(ReadError::NotFinite { path: path.to_path_buf(), tensor: tensor.to_string(), count })
     }
 
     /// Adds or replaces a tensor, and returns the one that was replaced.
@@ -170,12 +84,14 @@ impl StateDict {
     }
 
     /// The same tensors under other names; of two that get the same name the later one stays.
-    pub(crate) fn map_names(self, rename: impl Fn(String) -> String) -> Self {
+    pub fn map_names(self, rename: impl Fn(String) -> String) -> Self {
         let tensors = self.tensors.into_iter().map(|(name, tensor)| (rename(name), tensor)).collect();
         Self { tensors, keeps_order: self.keeps_order }
     }
 
-    pub(crate) fn without_order(mut self) -> Self {
+    /// The same tensors, of which nobody knows in which order the network defined them: see
+    /// [`keeps_order`](Self::keeps_order).
+    pub fn without_order(mut self) -> Self {
         self.keeps_order = false;
         self
     }

@@ -54,7 +54,7 @@ fn folder_of(path: &Path) -> &Path {
 ///
 /// let folder = tempfile::tempdir()?;
 /// let path = folder.path().join("classes.txt");
-/// engraft_weights::write_atomically(&path, |file| writeln!(file, "ants\nbees"))?;
+/// engraft_tensor::write_atomically(&path, |file| writeln!(file, "ants\nbees"))?;
 /// assert_eq!(std::fs::read_to_string(&path)?, "ants\nbees\n");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -109,14 +109,18 @@ impl AtomicFile {
     }
 }
 
-/// Makes the new name of a file survive a power failure.
+/// Makes the new name of the file `of` survive a power failure.
+///
+/// # Errors
+/// When its folder cannot be opened or synced.
 #[cfg(unix)]
-pub(crate) fn sync_folder(of: &Path) -> io::Result<()> {
+pub fn sync_folder(of: &Path) -> io::Result<()> {
     File::open(folder_of(of))?.sync_all()
 }
 
+/// Nothing needs to be done here.
 #[cfg(not(unix))]
-pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {
+pub fn sync_folder(_: &Path) -> io::Result<()> {
     Ok(())
 }
 

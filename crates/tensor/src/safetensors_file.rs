@@ -8,25 +8,25 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, Metadata};
 use serde_json::json;
 
-use crate::read::{Element, decode, first_bytes, io_error, is_safetensors, not_weights, read_error};
-use crate::{StateDict, Tensor, TensorData, WeightsError, WriteError, write_atomically};
+use crate::{Element, ReadError, StateDict, Tensor, TensorData, WriteError, first_bytes, write_atomically};
 
 /// The length of the header, before the header.
 const LENGTH_BYTES: usize = 8;
 
-pub(crate) fn read(path: &Path) -> Result<StateDict, WeightsError> {
+fn read(path: &Path) -> Result<StateDict, ReadError> {
     let (header, mut file) = open(path)?;
     let mut dict = StateDict::new();
     // The values lie one after the other in the order of their offsets.
     for name in header.offset_keys() {
         let Some(info) = header.info(&name) else { continue };
-        let element = element(info.dtype).ok_or_else(|| WeightsError::UnsupportedType {
+        let element = element(info.dtype).ok_or_else(|| ReadError::UnsupportedType {
             path: path.to_path_buf(),
             tensor: name.clone(),
             dtype: info.dtype.to_string(),
         })?;
         let length = info.data_offsets.1 - info.data_offsets.0;
-        let data = read_values(&mut file, length, element).map_err(|error| io_error(path, error))?;
+        let data =
+            read_values(&mut file, length, element).map_err(|error| ReadError::in_file(path, error))?;
         dict.insert(name, Tensor { shape: info.shape.clone(), data });
     }
     Ok(dict.without_order())
@@ -43,31 +43,44 @@ fn read_values(file: &mut File, length: usize, element: Element) -> io::Result<T
         _ => {
             let mut bytes = vec![0; length];
             file.read_exact(&mut bytes)?;
-            Ok(decode(&bytes, element))
+            Ok(element.decode(&bytes))
         }
     }
+}
+
+/// Whether a file that begins with these bytes (nine are enough) is a safetensors file: the length of a JSON header in 8 bytes, then the header's brace.
+pub fn is_safetensors(beginning: &[u8]) -> bool {
+    /// The largest header that the format permits, in bytes.
+    const MAX_HEADER: u64 = 100_000_000;
+    beginning.first_chunk().is_some_and(|length| u64::from_le_bytes(*length) <= MAX_HEADER)
+        && beginning.get(8) == Some(&b'{')
 }
 
 /// The texts that a `.safetensors` file carries beside its tensors; empty when it carries none.
 ///
 /// # Errors
 /// For a file that is missing, cut short, or no safetensors file.
-pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
-    let beginning = first_bytes(path, 40)?;
-    if beginning.is_empty() {
-        return Err(WeightsError::Empty { path: path.to_path_buf() });
-    }
-    if !is_safetensors(&beginning) {
-        return Err(not_weights(path, &beginning));
-    }
+pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>, ReadError> {
+    check_beginning(path)?;
     let (header, _) = open(path)?;
     Ok(header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect())
 }
 
+fn check_beginning(path: &Path) -> Result<(), ReadError> {
+    let beginning = first_bytes(path, 40)?;
+    if beginning.is_empty() {
+        return Err(ReadError::Empty { path: path.to_path_buf() });
+    }
+    if !is_safetensors(&beginning) {
+        return Err(ReadError::not_weights(path, &beginning));
+    }
+    Ok(())
+}
+
 /// The header, which is checked against the length of the file, and the file at the beginning of the values.
-fn open(path: &Path) -> Result<(Metadata, File), WeightsError> {
-    let mut file = File::open(path).map_err(|error| read_error(path, error))?;
-    let header = read_header(&mut file).map_err(|error| io_error(path, error))?;
+fn open(path: &Path) -> Result<(Metadata, File), ReadError> {
+    let mut file = File::open(path).map_err(|error| ReadError::from_system(path, error))?;
+    let header = read_header(&mut file).map_err(|error| ReadError::in_file(path, error))?;
     Ok((header, file))
 }
 
@@ -98,6 +111,17 @@ fn element(dtype: Dtype) -> Option<Element> {
 }
 
 impl StateDict {
+    /// Reads a `.safetensors` file; `f16`, `bf16` and `f64` become `f32`.
+    ///
+    /// Values may be NaN or infinite: see [`check_finite`](Self::check_finite).
+    ///
+    /// # Errors
+    /// For a file that is missing, empty, cut short, no safetensors file, or holds another type of tensor.
+    pub fn read_safetensors(path: &Path) -> Result<Self, ReadError> {
+        check_beginning(path)?;
+        read(path)
+    }
+
     /// Writes a `.safetensors` file with `metadata`, whole or not at all (see [`write_atomically`]).
     ///
     /// The same tensors and metadata give the same bytes: tensors are written wider types first, then by
