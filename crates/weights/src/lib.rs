@@ -16,8 +16,7 @@
 //! use std::collections::BTreeMap;
 //! use engraft_graph::{TensorKind, TensorSpec};
 //! use engraft_tensor::{StateDict, Tensor};
-//! use engraft_tensor::read_state_dict;
-//! use engraft_weights::{Head, match_state};
+//! use engraft_weights::{Head, match_state, read_state_dict};
 //!
 //! let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("linear.safetensors");
