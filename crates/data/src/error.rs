@@ -127,31 +127,79 @@ pub enum DataError {
         /// What it said.
         source: std::io::Error,
     },
-    /// `valid/` and `val/`.
-    #[error("{path} has both valid/ and val/: remove or rename one of them", path = path.display())]
-    TwoValidations {
+    /// `valid/` and `val/`, or any two folders for one split.
+    #[error("{path} has both {first}/ and {second}/: remove or rename one of them", path = path.display())]
+    TwoFolders {
         /// The folder of both.
         path: PathBuf,
+        /// The one.
+        first: String,
+        /// The other.
+        second: String,
     },
-    /// `valid/` or `val/`, but no `train/`.
-    #[error("{path} has a validation folder, but no train/", path = path.display())]
+    /// A folder that may be one of splits or one of classes.
+    #[error("{path} can be read in two ways: as splits ({splits}), or as one folder a class ({classes}); {remedy}", path = path.display())]
+    TwoReadings {
+        /// The folder.
+        path: PathBuf,
+        /// What the splits would be.
+        splits: String,
+        /// What the classes would be.
+        classes: String,
+        /// What to do in either case.
+        remedy: String,
+    },
+    /// `cats/train/`, `cats/test/`.
+    #[error("{path} has splits inside of its classes ({found}): put the classes into the splits, as in train/{class}/", path = path.display())]
+    SplitsBelow {
+        /// The folder.
+        path: PathBuf,
+        /// The splits of one class.
+        found: String,
+        /// That class.
+        class: String,
+    },
+    /// A folder for validation or test, but none for training.
+    #[error("{path} has {found}, but no train/", path = path.display())]
     NoTrain {
         /// The folder.
         path: PathBuf,
+        /// What it has.
+        found: String,
     },
     /// No folders in the folder.
-    #[error("{folder} has no class folders: put the images of each class into a folder of its own, named like the class", folder = folder.display())]
+    #[error("{folder} has no class folders: put the images of each class into a folder of its own, named like the class{list}", folder = folder.display(), list = list.as_ref().map(|list| format!("; or, if the labels are in {0}, name {0} as the data", list.display())).unwrap_or_default())]
     NoClasses {
         /// The folder.
         folder: PathBuf,
+        /// A file in it that may be a list of labels.
+        list: Option<PathBuf>,
+    },
+    /// One folder, which holds what should be in the folder.
+    #[error("{path} holds a single folder, in which there are {found}: name {inner} as the data", path = path.display(), inner = inner.display())]
+    Wrapped {
+        /// The folder.
+        path: PathBuf,
+        /// The folder in it.
+        inner: PathBuf,
+        /// What is in that.
+        found: String,
+    },
+    /// The name of a class folder is no text.
+    #[error("the name of the folder {path:?} is not UTF-8, so that it cannot name a class: rename it")]
+    NameNotText {
+        /// The folder.
+        path: PathBuf,
     },
     /// A class without images to train on.
-    #[error("class {class:?} has no images to train on in {folder}: add some, or remove the class", folder = folder.display())]
+    #[error("class {class:?} has no images to train on in {folder}{found}: add some, or remove the class", folder = folder.display(), found = if found.is_empty() { String::new() } else { format!(" ({found})") })]
     EmptyClass {
         /// Its name.
         class: String,
         /// Its folder, or the list.
         folder: PathBuf,
+        /// What is there instead.
+        found: String,
     },
     /// Nothing to tell apart.
     #[error("there is only one class, {class:?}: at least two are needed")]
@@ -160,7 +208,7 @@ pub enum DataError {
         class: String,
     },
     /// A class that is not in `train/`.
-    #[error("class {class:?} of {folder} is not in train/, whose classes are {known}", folder = folder.display())]
+    #[error("class {class:?} of {folder} is not in train/, whose classes are {known}{hint}", folder = folder.display())]
     UnknownClass {
         /// Its name.
         class: String,
@@ -168,10 +216,12 @@ pub enum DataError {
         folder: PathBuf,
         /// The classes of `train/`.
         known: String,
+        /// The class that may be meant, as the sentence's end.
+        hint: String,
     },
     /// Too few images for the splits that were asked for.
     #[error(
-        "class {class:?} has too few images to be split: {images}, and {needed} are needed; add some, or make the fractions smaller"
+        "class {class:?} has too few images to be split: {images}, and {needed} are needed{others}; {remedy}"
     )]
     ClassTooSmall {
         /// Its name.
@@ -180,6 +230,10 @@ pub enum DataError {
         images: usize,
         /// How many there should be.
         needed: usize,
+        /// The other classes of which this is true.
+        others: String,
+        /// What helps.
+        remedy: String,
     },
     /// Fractions outside their range.
     #[error(

@@ -144,7 +144,11 @@ impl Dataset {
         let mut seen = vec![false; self.classes.len()];
         train.iter().for_each(|sample| seen[sample.sample.label] = true);
         if let Some(missing) = seen.iter().position(|seen| !seen) {
-            return Err(DataError::EmptyClass { folder: list.into(), class: self.classes[missing].clone() });
+            return Err(DataError::EmptyClass {
+                folder: list.into(),
+                class: self.classes[missing].clone(),
+                found: String::new(),
+            });
         }
         let splits = split.split(&self.classes, train)?;
         self.train = splits.train;
