@@ -119,6 +119,20 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
+    /// A file of Excel or LibreOffice.
+    #[error("{path} is a spreadsheet: save it as CSV", path = path.display())]
+    Spreadsheet {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A list with more than one way to understand its columns.
+    #[error("{list}: {problem}", list = list.display())]
+    UnclearColumns {
+        /// The list.
+        list: PathBuf,
+        /// What is not clear, the columns, and how to name them.
+        problem: String,
+    },
     /// The operating system refused.
     #[error("{path}: cannot read it: {source}", path = path.display())]
     Unreadable {
@@ -276,7 +290,7 @@ pub enum DataError {
         known: String,
     },
     /// Files that the list names and that are not there.
-    #[error("{list}: {missing} of {rows} files are not in {root}: {files}{more}", list = list.display(), root = root.display(), more = if *missing > 5 { ", ..." } else { "" })]
+    #[error("{list}: {missing} of {rows} files are not in {root}: {files}{more}{hint}", list = list.display(), root = root.display(), more = if *missing > 5 { ", ..." } else { "" })]
     MissingFiles {
         /// The list.
         list: PathBuf,
@@ -288,6 +302,8 @@ pub enum DataError {
         rows: usize,
         /// The first few.
         files: String,
+        /// What may help, as the sentence's end.
+        hint: String,
     },
     /// One file with two labels.
     #[error("{list}: {file} is listed as {first} and as {second}", list = list.display())]

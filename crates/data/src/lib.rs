@@ -24,6 +24,7 @@
 //! # Ok::<(), engraft_data::DecodeError>(())
 //! ```
 
+mod columns;
 mod dataset;
 mod decode;
 mod error;
@@ -35,6 +36,7 @@ mod jpeg;
 mod labels;
 mod layout;
 mod list;
+mod list_paths;
 mod loader;
 mod names;
 mod notes;
@@ -43,6 +45,8 @@ mod reading;
 mod resize;
 mod split;
 mod split_name;
+mod table;
+mod text;
 mod tiff;
 mod transform;
 mod walk;
