@@ -27,6 +27,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Text, NoText> {
             Ok(text) if !text.contains('\0') => return Ok(Text { text: text.into(), guessed: None }),
             _ => match utf_16_without_mark(bytes) {
                 Some(encoding) => (encoding, None),
+                // Few pixels without a control character are letters to Windows-1252, which refuses no byte.
+                None if is_pnm(bytes) => return Err(NoText::Binary),
                 None => (WINDOWS_1252, Some("Windows-1252 (Latin-1)")),
             },
         },
@@ -37,6 +39,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Text, NoText> {
         return Err(NoText::Binary);
     }
     Ok(Text { text: text.into_owned(), guessed })
+}
+
+/// The only picture that is read here and may have no control character.
+fn is_pnm(bytes: &[u8]) -> bool {
+    matches!(bytes, [b'P', b'1'..=b'6', space, ..] if space.is_ascii_whitespace())
 }
 
 /// Every character of ASCII has a zero in UTF-16, always on the same side.

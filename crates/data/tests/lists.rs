@@ -231,7 +231,9 @@ fn text_of_any_common_encoding_is_read() {
 #[test]
 fn a_spreadsheet_and_a_photo_are_no_lists() {
     assert_eq!(refusal(b"PK\x03\x04 and so on"), "labels.csv is a spreadsheet: save it as CSV");
-    assert!(refusal(b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01").starts_with("labels.csv is no list of images"));
+    for photo in [&b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01"[..], b"P6 2 1 255\n\xc8 \x28\x28 \xc8"] {
+        assert!(refusal(photo).starts_with("labels.csv is no list of images"));
+    }
 }
 
 #[test]
