@@ -80,8 +80,8 @@ impl Engine for BurnEngine {
     fn trainer(
         &self,
         graph: &Graph,
-        state: &StateDict,
-        training: Training<'_>,
+        state: StateDict,
+        training: &Training<'_>,
     ) -> Result<Box<dyn Trainer>, EngineError> {
         Ok(Box::new(BurnTrainer::new(graph, state, training, &self.device)?))
     }

@@ -4,6 +4,7 @@
 //! A file of [`commands`] is one subcommand.
 
 mod commands;
+mod engines;
 mod interrupt;
 mod network;
 mod output;

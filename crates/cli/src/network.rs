@@ -19,6 +19,7 @@ use engraft_weights::{
 use engraft_zoo::{PublishedWeights, WEIGHTS, default_weights, weights_by_tag, weights_of_file};
 
 use crate::commands::usage;
+use crate::engines::RunAndTrain;
 use crate::output::{byte_bar, note};
 
 /// Parses the name of an architecture, and suggests the nearest for another.
@@ -49,14 +50,14 @@ impl DeviceArgs {
         if self.gpu {
             return Ok(Box::new(BurnEngine::gpu()?));
         }
-        Ok(Box::new(cpu_engine(self.threads)))
+        Ok(Box::new(RunAndTrain { run: cpu_engine(self.threads), train: BurnEngine::cpu() }))
     }
 }
 
-/// Ours runs, Burn trains.
+/// The engine that runs networks on the CPU, and measures itself.
 pub(crate) fn cpu_engine(threads: Option<u32>) -> CpuEngine {
     let threads = threads.map_or_else(default_threads, |threads| threads as usize);
-    CpuEngine::new(threads, BurnEngine::cpu())
+    CpuEngine::new(threads)
 }
 
 /// A pretrained network by name.

@@ -1,6 +1,7 @@
 //! How good a network is on labelled examples.
 
-use engraft_engine::Network;
+use engraft_engine::EngineError;
+use engraft_tensor::Tensor;
 
 use crate::{Examples, TrainError};
 
@@ -15,12 +16,12 @@ pub struct Evaluation {
     pub examples: usize,
 }
 
-/// Runs a network in evaluation mode over all examples.
+/// Runs a network in evaluation mode, which `forward` is, over all examples.
 ///
 /// # Errors
 /// When the examples do not fit the network.
 pub fn evaluate(
-    network: &dyn Network,
+    forward: &mut dyn FnMut(&Tensor) -> Result<Tensor, EngineError>,
     examples: &Examples<'_>,
     batch_size: usize,
 ) -> Result<Evaluation, TrainError> {
@@ -29,7 +30,7 @@ pub fn evaluate(
     let mut count = 0;
     let order: Vec<usize> = (0..examples.len()).collect();
     examples.for_each_batch(&order, batch_size, &mut |input, labels| {
-        let logits = network.forward(&input)?;
+        let logits = forward(&input)?;
         let classes = logits.shape.last().copied().unwrap_or(1).max(1);
         let rows = logits.as_f32().unwrap_or_default().chunks_exact(classes);
         for (row, &label) in rows.zip(labels) {

@@ -38,7 +38,7 @@ pub struct Features {
 /// # Errors
 /// When the images do not fit the network, or `stop` became true: what was computed until then is in the cache.
 pub fn extract(
-    network: &dyn Network,
+    network: &mut dyn Network,
     transform: &Transform,
     paths: &[PathBuf],
     cache: &mut FeatureCache,

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use engraft_engine::{SplitMix64, Trainer};
+use engraft_engine::{Rate, SplitMix64, Targets, Trainer};
 use engraft_tensor::StateDict;
 use serde::{Deserialize, Serialize};
 
@@ -61,11 +61,12 @@ pub fn fit(
     let mut best: Option<Fit> = None;
     let mut order: Vec<usize> = (0..train.len()).collect();
     let mut random = SplitMix64::new(options.seed);
+    let mut draws = random.clone();
     for epoch in 1..=options.epochs {
         let start = Instant::now();
         random.shuffle(&mut order);
-        let train_loss = one_pass(trainer, train, &order, options, stop)?;
-        let valid = evaluate(&*trainer, valid, options.batch_size)?;
+        let train_loss = one_pass(trainer, train, &order, options, &mut draws, stop)?;
+        let valid = evaluate(&mut |input| trainer.evaluate(input, false), valid, options.batch_size)?;
         if !(train_loss.is_finite() && valid.loss.is_finite()) {
             let error = TrainError::Diverged { epoch, learning_rate: options.learning_rate };
             return best.map(|best| Fit { diverged: Some(epoch), ..best }).ok_or(error);
@@ -73,7 +74,7 @@ pub fn fit(
         let epoch = Epoch { epoch, train_loss, valid, seconds: start.elapsed().as_secs_f64() };
         each_epoch(&epoch);
         if best.as_ref().is_none_or(|best| is_better(&valid, &best.best.valid)) {
-            best = Some(Fit { best_state: trainer.state(), best: epoch, diverged: None });
+            best = Some(Fit { best_state: trainer.state(false), best: epoch, diverged: None });
         }
         if stop.load(Ordering::Relaxed) {
             break;
@@ -91,12 +92,16 @@ fn one_pass(
     train: &Examples<'_>,
     order: &[usize],
     options: &FitOptions,
+    draws: &mut SplitMix64,
     stop: &AtomicBool,
 ) -> Result<f64, TrainError> {
+    let rate = Rate { learning_rate: options.learning_rate, weight_decay: 0.0 };
     let mut loss = 0.0;
     let mut count = 0;
     train.for_each_batch(order, options.batch_size, &mut |input, labels| {
-        loss += f64::from(trainer.step(&input, labels, options.learning_rate)?) * labels.len() as f64;
+        let batch = trainer.accumulate(&input, &Targets::labels(labels), 1.0, draws.next_u64())?;
+        trainer.update(&[rate], None, None)?;
+        loss += f64::from(batch.loss) * labels.len() as f64;
         count += labels.len();
         Ok(!stop.load(Ordering::Relaxed))
     })?;

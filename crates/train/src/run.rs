@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use engraft_data::{Batches, Dataset, Sample, Transform};
-use engraft_engine::{Engine, Training};
+use engraft_engine::{Engine, Rule, Training};
 use engraft_graph::{Graft, Graph, HeadSpec, NodeId, TensorSpec};
 use engraft_tensor::StateDict;
 
@@ -106,8 +106,14 @@ pub fn train(
     });
     check_usable(&train, &valid, &job)?;
 
-    let training = Training { trainable: &trainable, seed: job.options.seed };
-    let mut trainer = engine.trainer(&rest, &job.state, training)?;
+    let of_rest = |spec: TensorSpec| job.state.get(&spec.name).cloned().map(|tensor| (spec.name, tensor));
+    let training = Training {
+        group: &|name| trainable(name).then_some(0),
+        live_norms: &|module| trainable(&format!("{module}.weight")),
+        rule: Rule::ADAM,
+    };
+    let state = rest.state().into_iter().filter_map(of_rest).collect();
+    let mut trainer = engine.trainer(&rest, state, &training)?;
     let fitted =
         fit(trainer.as_mut(), &train, &valid, job.options, stop, &mut |epoch| observe(Event::Epoch(epoch)))?;
     if let Some(epoch) = fitted.diverged {
@@ -119,8 +125,8 @@ pub fn train(
     let test = match test.is_empty() {
         true => None,
         false => {
-            let network = engine.network(&rest, fitted.best_state.clone())?;
-            Some(evaluate(network.as_ref(), &test, job.options.batch_size)?)
+            let mut network = engine.network(&rest, fitted.best_state.clone())?;
+            Some(evaluate(&mut |input| network.forward(input), &test, job.options.batch_size)?)
         }
     };
     Ok(checkpoint(job, fitted.best, fitted.best_state, test, train.len(), skipped))
@@ -184,8 +190,8 @@ fn prepare(
         None => FeatureCache::in_memory(frozen)?,
     };
     let of_frozen = |spec: TensorSpec| job.state.get(&spec.name).cloned().map(|tensor| (spec.name, tensor));
-    let network = engine.network(frozen, frozen.state().into_iter().filter_map(of_frozen).collect())?;
-    let features = extract(network.as_ref(), job.transform, paths, &mut cache, stop, &mut |done, total| {
+    let mut network = engine.network(frozen, frozen.state().into_iter().filter_map(of_frozen).collect())?;
+    let features = extract(network.as_mut(), job.transform, paths, &mut cache, stop, &mut |done, total| {
         observe(Event::Progress { done, total });
     })?;
     if let Some(warning) = &features.cache_warning {

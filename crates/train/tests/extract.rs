@@ -1,8 +1,8 @@
 //! Features of images: each computed once, in the order of the paths, and kept.
 
-use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use engraft_data::{Image, Transform};
@@ -22,14 +22,14 @@ fn flatten() -> Graph {
 /// What runs it: counts the images, and may have the user press Ctrl-C.
 #[derive(Default)]
 struct Flatten {
-    images: Cell<usize>,
-    stop: AtomicBool,
+    images: usize,
+    stop: Arc<AtomicBool>,
     stops_at_once: bool,
 }
 
 impl Network for Flatten {
-    fn forward(&self, input: &Tensor) -> Result<Tensor, EngineError> {
-        self.images.set(self.images.get() + input.shape[0]);
+    fn forward(&mut self, input: &Tensor) -> Result<Tensor, EngineError> {
+        self.images += input.shape[0];
         self.stop.store(self.stops_at_once, Ordering::Relaxed);
         Ok(Tensor::f32([input.shape[0], 3 * 8 * 8], input.as_f32().unwrap().to_vec()))
     }
@@ -61,10 +61,11 @@ fn rows_are_in_the_order_of_the_paths_and_failures_have_reasons() {
     fs::copy(&paths[7], &paths[30]).unwrap();
     fs::copy(&paths[2], &paths[20]).unwrap();
     paths.push(folder.path().join("none.ppm"));
-    let network = Flatten::default();
+    let mut network = Flatten::default();
+    let stop = Arc::clone(&network.stop);
     let mut progress = Vec::new();
     let features =
-        extract(&network, &transform(), &paths, &mut cache(&folder), &network.stop, &mut |done, total| {
+        extract(&mut network, &transform(), &paths, &mut cache(&folder), &stop, &mut |done, total| {
             progress.push((done, total));
         })
         .unwrap();
@@ -81,15 +82,16 @@ fn rows_are_in_the_order_of_the_paths_and_failures_have_reasons() {
         }
     }
     // 40 photos are there, two pairs of them alike, one of these pairs unusable.
-    assert_eq!(network.images.get(), 37);
+    assert_eq!(network.images, 37);
     assert_eq!(features.cached, 0);
     assert_eq!((progress[0], progress[progress.len() - 1]), ((0, 38), (38, 38)));
     assert!(progress.is_sorted());
 
-    let network = Flatten::default();
+    let mut network = Flatten::default();
+    let stop = Arc::clone(&network.stop);
     let again =
-        extract(&network, &transform(), &paths, &mut cache(&folder), &network.stop, &mut |_, _| ()).unwrap();
-    assert_eq!((network.images.get(), again.cached), (0, 38));
+        extract(&mut network, &transform(), &paths, &mut cache(&folder), &stop, &mut |_, _| ()).unwrap();
+    assert_eq!((network.images, again.cached), (0, 38));
     assert_eq!(again.rows, features.rows);
 }
 
@@ -97,16 +99,18 @@ fn rows_are_in_the_order_of_the_paths_and_failures_have_reasons() {
 fn what_was_computed_before_ctrl_c_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let paths = photos(&folder, 0..100);
-    let network = Flatten { stops_at_once: true, ..Flatten::default() };
-    let stopped = extract(&network, &transform(), &paths, &mut cache(&folder), &network.stop, &mut |_, _| ());
+    let mut network = Flatten { stops_at_once: true, ..Flatten::default() };
+    let stop = Arc::clone(&network.stop);
+    let stopped = extract(&mut network, &transform(), &paths, &mut cache(&folder), &stop, &mut |_, _| ());
     assert!(matches!(stopped, Err(TrainError::Stopped)));
-    let done = network.images.get();
+    let done = network.images;
     assert!((1..100).contains(&done), "{done}");
 
-    let network = Flatten::default();
+    let mut network = Flatten::default();
+    let stop = Arc::clone(&network.stop);
     let rest =
-        extract(&network, &transform(), &paths, &mut cache(&folder), &network.stop, &mut |_, _| ()).unwrap();
-    assert_eq!((rest.cached, network.images.get()), (done, 100 - done));
+        extract(&mut network, &transform(), &paths, &mut cache(&folder), &stop, &mut |_, _| ()).unwrap();
+    assert_eq!((rest.cached, network.images), (done, 100 - done));
 }
 
 #[test]
@@ -115,9 +119,9 @@ fn a_cache_that_cannot_be_written_costs_nothing_but_the_cache() {
     let paths = photos(&folder, 0..20);
     let mut cache = cache(&folder);
     fs::remove_dir_all(folder.path().join("cache")).unwrap();
-    let network = Flatten::default();
-    let features =
-        extract(&network, &transform(), &paths, &mut cache, &network.stop, &mut |_, _| ()).unwrap();
+    let mut network = Flatten::default();
+    let stop = Arc::clone(&network.stop);
+    let features = extract(&mut network, &transform(), &paths, &mut cache, &stop, &mut |_, _| ()).unwrap();
     assert!(features.rows.iter().all(Result::is_ok));
     let warning = features.cache_warning.unwrap();
     assert!(

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use engraft_engine::{EngineError, Network, Trainer};
+use engraft_engine::{Accumulated, EngineError, Rate, Snapshot, Targets, Trainer};
 use engraft_tensor::{StateDict, Tensor};
 use engraft_train::{Epoch, Examples, Fit, FitOptions, TrainError, fit};
 
@@ -32,8 +32,40 @@ impl<'a> Scripted<'a> {
     }
 }
 
-impl Network for Scripted<'_> {
-    fn forward(&self, input: &Tensor) -> Result<Tensor, EngineError> {
+impl Trainer for Scripted<'_> {
+    fn accumulate(
+        &mut self,
+        input: &Tensor,
+        targets: &Targets,
+        scale: f32,
+        _draw: u64,
+    ) -> Result<Accumulated, EngineError> {
+        assert_eq!(scale, 1.0);
+        let examples: Vec<usize> = input.as_f32().unwrap().iter().map(|example| *example as usize).collect();
+        assert_eq!(*targets, Targets::labels(&examples), "labels of other examples");
+        let loss = (self.loss)(self.steps.get());
+        let outputs = Tensor::f32([examples.len(), 2], vec![0.0; 2 * examples.len()]);
+        self.shown.borrow_mut().extend(examples);
+        Ok(Accumulated { loss, outputs })
+    }
+
+    fn gradients(&mut self, _visit: &mut dyn FnMut(&str, &mut [f32])) {}
+
+    fn update(
+        &mut self,
+        rates: &[Rate],
+        _clip: Option<f64>,
+        _average: Option<f64>,
+    ) -> Result<f64, EngineError> {
+        assert_eq!(rates, [Rate { learning_rate: 0.25, weight_decay: 0.0 }]);
+        self.steps.set(self.steps.get() + 1);
+        if self.ctrl_c == Some(self.steps.get()) {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        Ok(1.0)
+    }
+
+    fn evaluate(&mut self, input: &Tensor, _averaged: bool) -> Result<Tensor, EngineError> {
         let (right, sure) = self.epochs[(self.steps.get() - 1) / STEPS];
         let logits = input.as_f32().unwrap().iter().flat_map(|example| {
             let answer = if (*example as usize) < right { sure } else { -sure };
@@ -41,24 +73,24 @@ impl Network for Scripted<'_> {
         });
         Ok(Tensor::f32([input.shape[0], 2], logits.collect()))
     }
-}
 
-impl Trainer for Scripted<'_> {
-    fn step(&mut self, input: &Tensor, labels: &[usize], learning_rate: f64) -> Result<f32, EngineError> {
-        assert_eq!(learning_rate, 0.25);
-        let examples = input.as_f32().unwrap().iter().map(|example| *example as usize);
-        assert!(examples.clone().eq(labels.iter().copied()), "labels of other examples");
-        self.shown.borrow_mut().extend(examples);
-        let step = self.steps.get();
-        self.steps.set(step + 1);
-        if self.ctrl_c == Some(step + 1) {
-            self.stop.store(true, Ordering::Relaxed);
-        }
-        Ok((self.loss)(step))
+    fn state(&self, _averaged: bool) -> StateDict {
+        [("steps".to_string(), Tensor::counter(self.steps.get() as i64))].into_iter().collect()
     }
 
-    fn state(&self) -> StateDict {
-        [("steps".to_string(), Tensor::counter(self.steps.get() as i64))].into_iter().collect()
+    fn save(&self) -> Snapshot {
+        let empty = StateDict::new;
+        Snapshot {
+            updates: self.steps.get() as u64,
+            state: self.state(false),
+            average: empty(),
+            moments: empty(),
+        }
+    }
+
+    fn restore(&mut self, snapshot: Snapshot) -> Result<(), EngineError> {
+        self.steps.set(snapshot.updates as usize);
+        Ok(())
     }
 }
 

@@ -85,9 +85,9 @@ impl Bench {
                 PretrainedArgs { arch: None, weights: Some(self.weights.clone()), size: self.size };
             let choice = pretrained.choose(arch)?;
             let graph = choice.network()?.without_aux();
-            let network = engine.compile(&graph, choice.load(&graph, None, 0)?)?;
+            let mut network = engine.compile(&graph, choice.load(&graph, None, 0)?)?;
             let input = self.input(&graph);
-            let measured = measure(&graph, &network, &input)?;
+            let measured = measure(&graph, &mut network, &input)?;
             self.print(arch, threads, &measured, peak)?;
             if self.profile {
                 let profile: Profile = network.profile(&input)?;
@@ -134,7 +134,7 @@ impl Bench {
 
 fn measure(
     graph: &Graph,
-    network: &CpuNetwork,
+    network: &mut CpuNetwork,
     input: &Tensor,
 ) -> Result<Measured, Box<dyn std::error::Error>> {
     // The first pass chooses kernels and allocates.

@@ -51,7 +51,7 @@ impl Features {
             Some(path) => ready.graph.until(ready.graph.module_output(path)?),
             None => ready.graph.before_head(Some(&ready.head))?,
         };
-        let network = self.device.engine()?.network(&graph, std::mem::take(&mut ready.state))?;
+        let mut network = self.device.engine()?.network(&graph, std::mem::take(&mut ready.state))?;
         let stop = stop_on_ctrl_c();
         let bar = image_bar("features");
         bar.set_length(paths.len() as u64);

@@ -54,14 +54,14 @@ impl Predict {
     pub(crate) fn run(self) -> Outcome {
         let names = self.category_names.as_deref().map(read_names).transpose()?.unwrap_or_default();
         let (mut ready, paths) = self.network.resolve()?;
-        let network = self.device.engine()?.network(&ready.graph, std::mem::take(&mut ready.state))?;
+        let mut network = self.device.engine()?.network(&ready.graph, std::mem::take(&mut ready.state))?;
         let mut failures = 0;
         for batch in Batches::new(paths.clone(), ready.transform.clone(), BATCH) {
             for (i, error) in &batch.failed {
                 failures += 1;
                 self.print_failure(&paths[*i], &error.to_string())?;
             }
-            let guesses = guess(&ready, network.as_ref(), batch.images, &names)?;
+            let guesses = guess(&ready, network.as_mut(), batch.images, &names)?;
             for (i, mut guesses) in batch.indices.iter().zip(guesses) {
                 guesses.truncate(self.top_k);
                 self.print(&paths[*i], &guesses)?;
@@ -101,7 +101,7 @@ impl Predict {
 /// The classes of each image, the most probable first.
 fn guess<'a>(
     ready: &'a Ready,
-    network: &dyn Network,
+    network: &mut dyn Network,
     images: Vec<f32>,
     names: &'a HashMap<String, String>,
 ) -> Result<Vec<Vec<Guess<'a>>>, Box<dyn Error>> {

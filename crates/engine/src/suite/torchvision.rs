@@ -136,7 +136,7 @@ fn assert_same_bits_as_before(
 }
 
 fn forward(engine: &dyn Engine, graph: &Graph, state: &StateDict, input: &[usize]) -> Tensor {
-    let network = engine.network(graph, state.clone()).unwrap();
+    let mut network = engine.network(graph, state.clone()).unwrap();
     network.forward(&formula::inputs("input", input)).unwrap()
 }
 
