@@ -5,6 +5,7 @@ use crate::EngineError;
 /// The rule by which a parameter follows its gradient. Each computes what the class of its name in `torch.optim` computes, with a
 /// dampening of zero and without `amsgrad`; learning rate and weight decay come with each update ([`Rate`]).
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "suite", derive(serde::Deserialize))]
 pub enum Rule {
     /// Stochastic gradient descent. Weight decay is added to the gradient.
     Sgd {

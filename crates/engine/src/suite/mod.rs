@@ -18,8 +18,12 @@ mod freezing;
 mod gradients;
 mod networks;
 mod operations;
+mod snapshots;
+mod targets;
 mod torchvision;
 mod training;
+mod updates;
+mod zoo_gradients;
 
 pub use auxiliary::*;
 pub use bad_input::*;
@@ -27,8 +31,12 @@ pub use dropout::*;
 pub use freezing::*;
 pub use gradients::*;
 pub use operations::*;
+pub use snapshots::*;
+pub use targets::*;
 pub use torchvision::*;
 pub use training::*;
+pub use updates::*;
+pub use zoo_gradients::*;
 
 /// Makes a `#[test]` of every function of the [suite](crate::suite) that runs networks, for the engine that the expression gives.
 #[macro_export]
@@ -49,6 +57,7 @@ macro_rules! test_training {
     ($engine:expr) => {
         $crate::test_functions! { $engine =>
             operations_pass_gradients_on
+            gradients_of_networks_are_torchs
             a_head_trains_as_in_torch
             a_convolutional_network_trains_as_in_torch
             a_transformer_trains_as_in_torch
@@ -60,6 +69,14 @@ macro_rules! test_training {
             a_branch_beside_the_output_stays_as_it_is
             auxiliary_heads_add_their_loss
             a_trunk_cut_off_trains_the_same_head
+            updates_are_torchs
+            averages_are_those_of_a_loop
+            gradients_can_be_changed
+            batches_add_up_to_one
+            norms_are_live_whether_their_weights_change_or_not
+            losses_of_soft_targets_are_torchs
+            a_snapshot_goes_on_to_the_same_bits
+            snapshots_of_other_trainings_are_refused
             dropout_applies_its_mask
             dropout_stops_the_gradients_of_what_it_drops
             dropout_is_off_in_evaluation
