@@ -48,7 +48,10 @@ impl DeviceArgs {
     /// The engine that runs, and trains, on the device.
     pub(crate) fn engine(&self) -> Result<Box<dyn Engine>, Box<dyn Error>> {
         if self.gpu {
-            return Ok(Box::new(BurnEngine::gpu()?));
+            let engine = BurnEngine::gpu();
+            return Ok(Box::new(
+                engine.map_err(|error| format!("{error}; or leave --gpu away to run on the CPU"))?,
+            ));
         }
         Ok(Box::new(RunAndTrain { run: cpu_engine(self.threads), train: BurnEngine::cpu() }))
     }

@@ -58,6 +58,7 @@ macro_rules! test_training {
         $crate::test_functions! { $engine =>
             operations_pass_gradients_on
             gradients_of_networks_are_torchs
+            gradients_of_networks_are_the_slopes_of_their_loss
             a_head_trains_as_in_torch
             a_convolutional_network_trains_as_in_torch
             a_transformer_trains_as_in_torch
