@@ -127,21 +127,27 @@ impl BurnTrainer {
     fn norm(&self) -> Result<f64, EngineError> {
         // Sums of few squares, so that their number costs no precision, added up in one order.
         const SQUARES: usize = 1 << 16;
-        let mut sums = Vec::new();
-        let mut owners = Vec::new();
+        let mut parts = Vec::new();
         for parameter in &self.parameters {
             let gradient = parameter.gradient.as_ref().ok_or(EngineError::NoGradients)?;
             let [len] = gradient.dims();
-            for start in (0..len).step_by(SQUARES) {
-                sums.push(gradient.clone().narrow(0, start, SQUARES.min(len - start)).square().sum());
-                owners.push(&parameter.name);
+            let part = |start| gradient.clone().narrow(0, start, SQUARES.min(len - start));
+            parts.extend((0..len).step_by(SQUARES).map(|start| (&parameter.name, part(start))));
+        }
+        let sums = parts.iter().map(|(_, part)| part.clone().square().sum()).collect();
+        let sums = Value::R1(Tensor::cat(sums, 0)).into_vec();
+        let mut squares = 0.0;
+        for ((name, part), sum) in parts.into_iter().zip(sums) {
+            squares += match f64::from(sum) {
+                sum if sum.is_finite() => sum,
+                // Numbers above 1e19 have squares that only f64 can hold.
+                _ => Value::R1(part).into_vec().into_iter().map(|value| f64::from(value).powi(2)).sum(),
+            };
+            if !squares.is_finite() {
+                return Err(EngineError::NotFinite { parameter: name.clone() });
             }
         }
-        let sums = Value::R1(Tensor::cat(sums, 0)).into_vec();
-        if let Some(place) = sums.iter().position(|sum| !sum.is_finite()) {
-            return Err(EngineError::NotFinite { parameter: owners[place].clone() });
-        }
-        Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt())
+        Ok(squares.sqrt())
     }
 
     /// The names of what has an average: parameters and running statistics that change.

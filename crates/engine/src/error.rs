@@ -50,7 +50,7 @@ pub enum EngineError {
     /// An update without a batch before it.
     #[error("there are no gradients to update by: no batch has been run since the last update")]
     NoGradients,
-    /// A gradient that holds NaN or infinity, or whose square does.
+    /// A gradient that holds NaN or infinity.
     #[error(
         "the gradient of `{parameter}` is no finite number: the learning rate may be too high, or an input not finite"
     )]

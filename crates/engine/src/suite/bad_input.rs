@@ -210,6 +210,29 @@ pub fn updates_that_cannot_be_are_refused(engine: &dyn Engine) {
     }
 }
 
+/// Gradients whose squares no f32 can hold are finite all the same: clipped, they are a step like any other.
+pub fn large_gradients_are_finite(engine: &dyn Engine) {
+    let graph = networks::head();
+    let state = formula::state(&graph, formula::NORM);
+    let training =
+        Training { group: &|name| (name == "0.bias").then_some(0), live_norms: &|_| true, rule: Rule::SGD };
+    let mut trainer = engine.trainer(&graph, state.clone(), &training).unwrap();
+    trainer.accumulate(&formula::inputs("x", &[4, 12]), &Targets::labels(&[0, 1, 2, 0]), 1.0, 0).unwrap();
+    trainer.gradients(&mut |_, values| {
+        values.fill(0.0);
+        values[..2].copy_from_slice(&[3e30, -4e30]);
+    });
+    let rate = Rate { learning_rate: 1.0, weight_decay: 0.0 };
+    let norm = trainer.update(&[rate], Some(1.0), None).unwrap();
+    assert!((norm / 5e30 - 1.0).abs() < 1e-6, "{norm:e}");
+    let after = trainer.state(false);
+    let [before, after] =
+        [&state, &after].map(|state| state.get("0.bias").and_then(Tensor::as_f32).unwrap().to_vec());
+    for (i, step) in [0.6, -0.8, 0.0].into_iter().enumerate() {
+        assert!((before[i] - after[i] - step).abs() < 1e-6, "{i}: {} to {}", before[i], after[i]);
+    }
+}
+
 /// A batch norm that is live cannot normalise single values; one that is not can, and so it does after one that was refused.
 pub fn a_live_norm_of_single_values_is_refused(engine: &dyn Engine) {
     let graph = networks::convnet();

@@ -89,6 +89,7 @@ macro_rules! test_training {
             targets_that_do_not_fit_are_refused
             rules_out_of_range_are_refused
             updates_that_cannot_be_are_refused
+            large_gradients_are_finite
             a_live_norm_of_single_values_is_refused
             a_refused_step_changes_nothing
         }
