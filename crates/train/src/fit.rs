@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use engraft_engine::{Rate, SplitMix64, Targets, Trainer};
+use engraft_engine::{EngineError, Rate, SplitMix64, Targets, Trainer};
 use engraft_tensor::StateDict;
 use serde::{Deserialize, Serialize};
 
@@ -100,7 +100,14 @@ fn one_pass(
     let mut count = 0;
     train.for_each_batch(order, options.batch_size, &mut |input, labels| {
         let batch = trainer.accumulate(&input, &Targets::labels(labels), 1.0, draws.next_u64())?;
-        trainer.update(&[rate], None, None)?;
+        match trainer.update(&[rate], None, None) {
+            // The end of the epoch says what that means.
+            Err(EngineError::NotFinite { .. }) => {
+                loss = f64::NAN;
+                return Ok(false);
+            }
+            result => result?,
+        };
         loss += f64::from(batch.loss) * labels.len() as f64;
         count += labels.len();
         Ok(!stop.load(Ordering::Relaxed))
