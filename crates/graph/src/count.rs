@@ -97,7 +97,7 @@ impl Graph {
             });
         };
         add("", &self.root);
-        self.root.walk("", &mut add);
+        self.root.walk(&mut add);
         Ok(modules)
     }
 }

@@ -254,7 +254,7 @@ impl Graph {
 
     /// Whether the last axis of a node's image-like output is that of the channels, as in Swin: the nearest operation on the way
     /// back to the input that works on channels decides.
-    pub(crate) fn is_channels_last(&self, node: NodeId) -> bool {
+    pub fn is_channels_last(&self, node: NodeId) -> bool {
         let mut id = node;
         loop {
             let node = &self.nodes[id.0];

@@ -67,12 +67,16 @@ impl Module {
         Self { op: Some(op.clone()), ..Self::container(name, op.name()) }
     }
 
-    /// Calls `visit` with every module below this one and its path, parents first.
-    pub(crate) fn walk<'a>(&'a self, prefix: &str, visit: &mut impl FnMut(&str, &'a Module)) {
+    /// Calls `visit` with every module below this one and its path from here, parents first.
+    pub fn walk<'a>(&'a self, visit: &mut impl FnMut(&str, &'a Module)) {
+        self.walk_below("", visit);
+    }
+
+    fn walk_below<'a>(&'a self, prefix: &str, visit: &mut impl FnMut(&str, &'a Module)) {
         for child in &self.children {
             let path = join(prefix, &child.name);
             visit(&path, child);
-            child.walk(&path, visit);
+            child.walk_below(&path, visit);
         }
     }
 
@@ -147,7 +151,7 @@ impl Graph {
             }
         };
         add("", &self.root);
-        self.root.walk("", &mut add);
+        self.root.walk(&mut add);
         state
     }
 
@@ -181,7 +185,7 @@ impl Graph {
     /// The paths of all modules, parents before children.
     pub fn module_paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
-        self.root.walk("", &mut |path, _| paths.push(path.to_string()));
+        self.root.walk(&mut |path, _| paths.push(path.to_string()));
         paths
     }
 
@@ -266,8 +270,9 @@ pub(crate) fn tensor_names(nodes: &[Node]) -> HashSet<String> {
     nodes.iter().flat_map(Node::tensors).map(|tensor| tensor.name).collect()
 }
 
-/// Whether `path` is the module `ancestor` or below it.
-pub(crate) fn is_within(path: &str, ancestor: &str) -> bool {
+/// Whether the module or tensor at `path` is `ancestor` or below it: `layer1.0.conv1.weight` is within `layer1`, but
+/// `layer10` is not.
+pub fn is_within(path: &str, ancestor: &str) -> bool {
     path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 

@@ -1,8 +1,7 @@
 //! What is drawn as a block, and that no picture is a tangle: whatever the network, blocks lie apart and lines pass beside them.
 
-use engraft_graph::{
-    Activation, BatchNorm2d, Builder, Conv2d, Drawing, Graph, Linear, NodeId, Op, Part, Pool,
-};
+use engraft_graph::{Activation, BatchNorm2d, Builder, Conv2d, Graph, Linear, NodeId, Op, Pool};
+use engraft_report::{Drawing, Part};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use roxmltree::{Document, Node};
@@ -41,7 +40,7 @@ fn titles(drawing: &Drawing) -> Vec<String> {
 #[test]
 fn stages_are_blocks() {
     let part = |path: &str| if path == "classifier.2" { Part::Head } else { Part::Frozen };
-    let drawing = staged().drawing(&[1, 3, 32, 32], None, part).unwrap();
+    let drawing = Drawing::of(&staged(), &[1, 3, 32, 32], None, part).unwrap();
     assert_eq!(
         titles(&drawing),
         ["Input", "features.0 – 2", "features.3", "features.4 – 5", "classifier.0 – 1", "classifier.2"]
@@ -67,7 +66,7 @@ fn stages_are_blocks() {
 
 #[test]
 fn a_depth_says_what_is_a_block() {
-    let drawing = |depth| staged().drawing(&[1, 3, 32, 32], Some(depth), |_| Part::Body).unwrap();
+    let drawing = |depth| Drawing::of(&staged(), &[1, 3, 32, 32], Some(depth), |_| Part::Body).unwrap();
     assert_eq!(titles(&drawing(1)), ["Input", "features", "classifier"]);
     let deep = drawing(3);
     assert_eq!(
@@ -91,13 +90,13 @@ fn no_block_depends_on_itself() {
     graph["nodes"].as_array_mut().unwrap().push(again);
     graph["output"] = 3.into();
     let graph: Graph = serde_json::from_value(graph).unwrap();
-    let drawing = graph.drawing(&[1, 3, 8, 8], Some(1), |_| Part::Body).unwrap();
+    let drawing = Drawing::of(&graph, &[1, 3, 8, 8], Some(1), |_| Part::Body).unwrap();
     assert_eq!(titles(&drawing), ["Input", "a", "between", "a"]);
 }
 
 #[test]
 fn graphviz_gets_every_block_and_edge() {
-    let dot = staged().drawing(&[1, 3, 32, 32], None, |_| Part::Body).unwrap().to_dot();
+    let dot = Drawing::of(&staged(), &[1, 3, 32, 32], None, |_| Part::Body).unwrap().to_dot();
     assert!(dot.starts_with("digraph network {\n") && dot.ends_with("}\n"), "{dot}");
     assert!(
         dot.contains(r#"b3 [label="features.4 – 5\n2 × Block\n1.31 k parameters · 20.5 k MAC""#),
@@ -131,7 +130,7 @@ proptest! {
         choices in prop::collection::vec((any::<u8>(), any::<usize>(), any::<usize>()), 1..25),
         depth in prop::option::of(1..3usize),
     ) {
-        let drawing = tangle(&choices).drawing(&[1, 4, 8, 8], depth, |_| Part::Body).unwrap();
+        let drawing = Drawing::of(&tangle(&choices), &[1, 4, 8, 8], depth, |_| Part::Body).unwrap();
         let svg = drawing.to_svg();
         let document = Document::parse(&svg).unwrap();
         let boxes: Vec<[f64; 4]> = document.descendants().filter_map(block).collect();

@@ -1,7 +1,8 @@
 //! What stands on the blocks of a drawing.
 
+use engraft_graph::{Conv2d, Module, Op};
+
 use crate::blocks::Block;
-use crate::{Conv2d, Module, Op};
 
 impl Block {
     /// A line that says which modules it is: `features.3 – 5`; what it does if it is none.

@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use engraft_graph::{Cost, Graph, GraphError, Module, Node, NodeId, Op, Shape, TensorKind, is_within};
+
 use crate::caption::{describe, describe_op};
-use crate::graph::{is_within, join};
-use crate::{Cost, Graph, GraphError, Module, Node, NodeId, Op, Shape, TensorKind};
 
 /// What becomes of a block in training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,8 @@ pub struct Drawing {
     pub edges: Vec<Edge>,
 }
 
-impl Graph {
-    /// The network as blocks, for an input `[batch, channels, height, width]`.
+impl Drawing {
+    /// A network as blocks, for an input `[batch, channels, height, width]`.
     ///
     /// A block is a module at a depth of `depth` (1: the network's children), or, without it, one that makes a stage: a module
     /// is opened as long as it halves the resolution more than once, or holds the head beside other layers; and of
@@ -66,22 +66,22 @@ impl Graph {
     /// `part` tells for a module's path what becomes of it.
     ///
     /// # Errors
-    /// As [`shapes`](Self::shapes).
-    pub fn drawing(
-        &self,
+    /// As [`Graph::shapes`].
+    pub fn of(
+        graph: &Graph,
         input: &[usize],
         depth: Option<usize>,
         part: impl Fn(&str) -> Part,
-    ) -> Result<Drawing, GraphError> {
-        let shapes = self.shapes(input)?;
-        let opened = self.opened(&shapes, depth);
+    ) -> Result<Self, GraphError> {
+        let shapes = graph.shapes(input)?;
+        let opened = opened(graph, &shapes, depth);
         let mut modules = HashMap::new();
-        self.root.walk("", &mut |path, module| _ = modules.insert(path.to_string(), module));
-        let mut groups = Grouping { graph: self, modules, opened, groups: Vec::new(), of: Vec::new() };
-        for id in 0..self.nodes.len() {
+        graph.modules().walk(&mut |path, module| _ = modules.insert(path.to_string(), module));
+        let mut groups = Grouping { graph, modules, opened, groups: Vec::new(), of: Vec::new() };
+        for id in 0..graph.nodes().len() {
             groups.add(id, &part);
         }
-        let costs = self.costs(input)?;
+        let costs = graph.costs(input)?;
         let blocks = groups.groups.iter().map(|group| groups.block(group, &costs, &shapes)).collect();
         let edges = groups.edges().map(|(from, to, NodeId(id))| Edge { from, to, shape: shapes[id].clone() });
         let mut drawing = Drawing { edges: edges.collect(), blocks };
@@ -90,40 +90,38 @@ impl Graph {
         }
         Ok(drawing)
     }
+}
 
-    /// The paths of the modules whose children are looked at one by one; the network itself is one.
-    fn opened(&self, shapes: &[Shape], depth: Option<usize>) -> HashSet<String> {
-        let head = self.head().map_or_else(|_| String::new(), |head| head.path);
-        let mut opened = HashSet::from([String::new()]);
-        self.root.walk("", &mut |path, module| {
-            let parent = path.rsplit_once('.').map_or("", |(parent, _)| parent);
-            if module.children.is_empty() || !opened.contains(parent) {
-                return;
-            }
-            let open = match depth {
-                Some(depth) => path.split('.').count() < depth,
-                None => {
-                    (is_within(&head, path) && head != path) || self.resolutions(path, module, shapes) > 2
-                }
-            };
-            if open {
-                opened.insert(path.into());
-            }
-        });
-        opened
-    }
-
-    /// How many image sizes there are among the outputs of a module's children.
-    fn resolutions(&self, path: &str, module: &Module, shapes: &[Shape]) -> usize {
-        let size = |child: &Module| {
-            let id = self.module_output(&join(path, &child.name)).ok()?;
-            match (shapes[id.0].as_slice(), self.is_channels_last(id)) {
-                (&[_, height, width, _], true) | (&[_, _, height, width], false) => Some([height, width]),
-                _ => None,
-            }
+/// The paths of the modules whose children are looked at one by one; the network itself is one.
+fn opened(graph: &Graph, shapes: &[Shape], depth: Option<usize>) -> HashSet<String> {
+    let head = graph.head().map_or_else(|_| String::new(), |head| head.path);
+    let mut opened = HashSet::from([String::new()]);
+    graph.modules().walk(&mut |path, module| {
+        let parent = path.rsplit_once('.').map_or("", |(parent, _)| parent);
+        if module.children.is_empty() || !opened.contains(parent) {
+            return;
+        }
+        let open = match depth {
+            Some(depth) => path.split('.').count() < depth,
+            None => (is_within(&head, path) && head != path) || resolutions(graph, path, module, shapes) > 2,
         };
-        module.children.iter().filter_map(size).collect::<HashSet<_>>().len()
-    }
+        if open {
+            opened.insert(path.into());
+        }
+    });
+    opened
+}
+
+/// How many image sizes there are among the outputs of a module's children.
+fn resolutions(graph: &Graph, path: &str, module: &Module, shapes: &[Shape]) -> usize {
+    let size = |child: &Module| {
+        let id = graph.module_output(&format!("{path}.{}", child.name)).ok()?;
+        match (shapes[id.0].as_slice(), graph.is_channels_last(id)) {
+            (&[_, height, width, _], true) | (&[_, _, height, width], false) => Some([height, width]),
+            _ => None,
+        }
+    };
+    module.children.iter().filter_map(size).collect::<HashSet<_>>().len()
 }
 
 /// Nodes that are drawn as one block.
@@ -146,7 +144,7 @@ struct Grouping<'a> {
 
 impl Grouping<'_> {
     fn add(&mut self, id: usize, part: impl Fn(&str) -> Part) {
-        let node = &self.graph.nodes[id];
+        let node = &self.graph.nodes()[id];
         let module = self.closed_module(&node.module);
         let part = part(module.as_deref().unwrap_or(&node.module));
         let group = match &module {
@@ -175,14 +173,14 @@ impl Grouping<'_> {
 
     /// The group of the layer before, for a node that changes its output but little, if nobody else reads that.
     fn layer_before(&self, id: usize, part: Part) -> Option<usize> {
-        let node = &self.graph.nodes[id];
+        let node = &self.graph.nodes()[id];
         let input = match (&node.op, node.inputs.as_slice()) {
             // Its second input gives the size of the batch only.
             (Op::ExpandBatch, [input, _]) => input.0,
             (op, [input]) if !begins_block(op) => input.0,
             _ => return None,
         };
-        let readers = self.graph.nodes.iter().filter(|node| node.inputs.contains(&NodeId(input)));
+        let readers = self.graph.nodes().iter().filter(|node| node.inputs.contains(&NodeId(input)));
         let group = self.of[input];
         let layers = self.groups[group].module.is_none() && self.groups[group].part == part;
         let arranges = node.op.is_view() && !self.is_layer(node);
@@ -212,13 +210,13 @@ impl Grouping<'_> {
     }
 
     fn inputs(&self, id: usize) -> impl Iterator<Item = NodeId> {
-        let node = &self.graph.nodes[id];
+        let node = &self.graph.nodes()[id];
         let count = if node.op == Op::ExpandBatch { 1 } else { node.inputs.len() };
         node.inputs.iter().take(count).copied()
     }
 
     fn block(&self, group: &Group, costs: &[Cost], shapes: &[Shape]) -> Block {
-        let nodes = || group.nodes.iter().map(|id| &self.graph.nodes[*id]);
+        let nodes = || group.nodes.iter().map(|id| &self.graph.nodes()[*id]);
         let mut cost = Cost::default();
         group.nodes.iter().for_each(|id| cost += costs[*id]);
         let tensors: HashSet<_> = nodes().flat_map(|node| node.tensors()).collect();
