@@ -28,16 +28,15 @@ impl BurnEngine {
         if !cfg!(any(feature = "cuda", feature = "rocm", feature = "metal", feature = "vulkan")) {
             return Err(EngineError::Device(
                 "this engraft is built for the CPU alone; for a GPU build it with one of the features cuda (NVIDIA), \
-                 rocm (AMD), metal (Apple) or vulkan (any), as in `cargo build --release --features vulkan`, or leave \
-                 --gpu away to run on the CPU"
+                 rocm (AMD), metal (Apple) or vulkan (any), as in `cargo build --release --features vulkan`, or compute on the \
+                 CPU"
                     .into(),
             ));
         }
         let found = Device::enumerate(gpu_backends()).into_iter().next();
         let device = found.ok_or_else(|| {
             EngineError::Device(
-                "no GPU was found; check that its driver is installed, or leave --gpu away to run on the CPU"
-                    .into(),
+                "no GPU was found; check that its driver is installed, or compute on the CPU".into(),
             )
         })?;
         let name = format!("gpu ({device:?})");

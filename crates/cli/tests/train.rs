@@ -34,7 +34,7 @@ fn a_gpu_that_is_not_there_is_no_silent_run_on_the_cpu() {
     let sandbox = Sandbox::with_flowers();
     sandbox
         .run(&format!("train {TINY} --gpu flowers --out out.safetensors"))
-        .failed(1, &["GPU", "--features vulkan", "leave --gpu away to run on the CPU"]);
+        .failed(1, &["GPU", "--features vulkan", "or compute on the CPU"]);
     sandbox.assert_nothing_written();
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::shape::{check_attributes, elements};
 use crate::{GraphError, Op, TensorSpec};
 
 /// A node's place in [`Graph::nodes`].
@@ -88,16 +89,66 @@ impl Module {
 }
 
 /// A network as data. Built by a [`Builder`](crate::Builder); prints as PyTorch prints it.
+///
+/// What is deserialised is checked: nodes read from nodes before them, attributes make sense, and the output can be computed
+/// for the input the network was designed for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Graph {
     pub(crate) nodes: Vec<Node>,
     pub(crate) output: NodeId,
     /// The outputs of auxiliary heads, which PyTorch gives in training only.
-    #[serde(default)]
     pub(crate) aux: Vec<NodeId>,
     pub(crate) root: Module,
     /// The input it was designed for, without the batch: `[channels, height, width]`.
     pub(crate) input: Vec<usize>,
+}
+
+/// A graph as somebody wrote it down.
+#[derive(Deserialize)]
+struct Unchecked {
+    nodes: Vec<Node>,
+    output: NodeId,
+    #[serde(default)]
+    aux: Vec<NodeId>,
+    root: Module,
+    input: Vec<usize>,
+}
+
+impl TryFrom<Unchecked> for Graph {
+    type Error = GraphError;
+
+    fn try_from(Unchecked { nodes, output, aux, root, input }: Unchecked) -> Result<Self, GraphError> {
+        let malformed = |text: String| Err(GraphError::Malformed(text));
+        for (index, node) in nodes.iter().enumerate() {
+            if let Some(NodeId(later)) = node.inputs.iter().find(|input| input.0 >= index) {
+                let node = node.describe();
+                return malformed(format!(
+                    "node {index}, {node}, reads from node {later}, which is not before it"
+                ));
+            }
+            check_attributes(node)?;
+        }
+        if let Some(NodeId(missing)) = [output].iter().chain(&aux).find(|id| id.0 >= nodes.len()) {
+            return malformed(format!("its output is node {missing}, of {} nodes", nodes.len()));
+        }
+        let mut checked = Ok(());
+        let mut check = |path: &str, module: &Module| {
+            if module.tensors.iter().any(|tensor| elements(&tensor.shape).is_none()) {
+                checked = Err(GraphError::Malformed(format!("no memory holds the tensors of {path}")));
+            }
+            if let (Some(op), Ok(())) = (&module.op, &checked) {
+                let node = Node { op: op.clone(), inputs: Vec::new(), module: path.into() };
+                checked = check_attributes(&node);
+            }
+        };
+        check("", &root);
+        root.walk(&mut check);
+        checked?;
+        let graph = Self { nodes, output, aux, root, input };
+        graph.until(output).output_shape()?;
+        Ok(graph)
+    }
 }
 
 impl Graph {

@@ -183,7 +183,7 @@ impl Grouping<'_> {
         let readers = self.graph.nodes().iter().filter(|node| node.inputs.contains(&NodeId(input)));
         let group = self.of[input];
         let layers = self.groups[group].module.is_none() && self.groups[group].part == part;
-        let arranges = node.op.is_view() && !self.is_layer(node);
+        let arranges = node.op.computes_nothing() && !self.is_layer(node);
         (input > 0 && (layers || arranges) && readers.count() == 1).then_some(group)
     }
 
@@ -227,7 +227,7 @@ impl Grouping<'_> {
                 let mut modules: Vec<String> =
                     nodes().filter(|node| self.is_layer(node)).map(|node| node.module.clone()).collect();
                 // How `forward` arranges values between layers is not worth a word, unless there is nothing else to say.
-                let said = nodes().filter(|node| self.is_layer(node) || !node.op.is_view());
+                let said = nodes().filter(|node| self.is_layer(node) || !node.op.computes_nothing());
                 let mut content: Vec<String> = said.map(|node| describe_op(&node.op)).collect();
                 if content.is_empty() {
                     content.extend(nodes().take(1).map(|node| describe_op(&node.op)));

@@ -84,7 +84,7 @@ pub fn train(
     let graph = &job.graft.graph;
     let trainable = |name: &str| !job.freeze || job.graft.is_of_head(name);
     let frontier = graph.frontier(trainable);
-    let (frozen, rest) = graph.split(frontier);
+    let (frozen, rest) = graph.split(frontier)?;
 
     let splits = [&job.dataset.train, &job.dataset.valid, &job.dataset.test];
     let paths: Vec<PathBuf> = splits.into_iter().flatten().map(|sample| sample.path.clone()).collect();

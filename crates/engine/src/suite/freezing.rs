@@ -94,7 +94,7 @@ pub fn a_network_cut_at_its_frontier_computes_the_same(engine: &dyn Engine) {
     let (graph, state, batch) = convnet();
     let whole = engine.network(&graph, state.clone()).unwrap().forward(&batch).unwrap();
     for first_trainable in ["1.weight", "3.bias", "7.weight"] {
-        let (trunk, rest) = graph.split(graph.frontier(|name| name == first_trainable));
+        let (trunk, rest) = graph.split(graph.frontier(|name| name == first_trainable)).unwrap();
         let features = engine.network(&trunk, state.clone()).unwrap().forward(&batch).unwrap();
         let output = engine.network(&rest, state.clone()).unwrap().forward(&features).unwrap();
         let difference = relative_difference(output.as_f32().unwrap(), whole.as_f32().unwrap());
@@ -113,7 +113,7 @@ pub fn a_trunk_cut_off_trains_the_same_head(engine: &dyn Engine) {
     let mut whole = trainer(engine, &graph, &state, &in_head, 0);
     let losses = train(&mut *whole, &batch, 5);
 
-    let (trunk, rest) = graph.split(graph.frontier(in_head));
+    let (trunk, rest) = graph.split(graph.frontier(in_head)).unwrap();
     let features = engine.network(&trunk, state.clone()).unwrap().forward(&batch).unwrap();
     let mut head = trainer(engine, &rest, &state, &in_head, 0);
     let losses_of_head = train(&mut *head, &features, 5);
