@@ -14,7 +14,7 @@ use engraft_graph::{Graft, Graph, TensorKind, TensorSpec};
 use engraft_tensor::StateDict;
 use engraft_train::Checkpoint;
 use engraft_weights::{
-    Head, Progress, Source, find_or_download, interpolate_positions, match_state, read_state_dict,
+    Progress, Source, find_or_download, interpolate_positions, match_state, read_state_dict,
 };
 use engraft_zoo::{PublishedWeights, WEIGHTS, default_weights, weights_by_tag, weights_of_file};
 
@@ -249,13 +249,12 @@ impl Choice {
         let used = graft.map_or_else(|| network.without_aux(), |graft| graft.graph.until(graft.features));
         let mut replaced = unused_modules(network, &used);
         replaced.extend(graft.map(|graft| graft.report.path.clone()));
-        let head = if replaced.is_empty() { Head::Kept } else { Head::Replaced(replaced) };
         let candidates = engraft_zoo::architectures()
             .filter_map(|name| Some((name, engraft_zoo::architecture(name).ok()?.state())));
         let specs = network.state();
         let mut dict = read_state_dict(&path)?;
         let interpolated = interpolate_positions(&mut dict, &specs);
-        let matched = match_state(dict, &specs, &head, &path, candidates)?;
+        let matched = match_state(dict, &specs, &replaced, &path, candidates)?;
         for text in interpolated.into_iter().chain(matched.note) {
             note(&text);
         }
