@@ -11,7 +11,7 @@ use engraft_tensor::Tensor;
 use serde_json::json;
 
 use super::Outcome;
-use crate::network::{PretrainedArgs, architecture_names, cpu_engine, thread_count};
+use crate::network::{PretrainedArgs, Ready, architecture_names, cpu_engine, thread_count};
 use crate::output::json_line;
 
 /// How long passes are timed.
@@ -84,8 +84,8 @@ impl Bench {
             let pretrained =
                 PretrainedArgs { arch: None, weights: Some(self.weights.clone()), size: self.size };
             let choice = pretrained.choose(arch)?;
-            let graph = choice.network()?.without_aux();
-            let network = engine.compile(&graph, choice.load(&graph, None, 0)?)?;
+            let Ready { graph, state, .. } = choice.ready()?;
+            let network = engine.compile(&graph, state)?;
             let input = self.input(&graph);
             let measured = measure(&graph, &network, &input)?;
             self.print(arch, threads, &measured, peak)?;
