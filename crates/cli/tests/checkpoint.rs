@@ -85,5 +85,5 @@ fn an_older_checkpoint_is_replaced() {
     let sandbox = Sandbox::with_flowers();
     sandbox.write("out.safetensors", "something else");
     sandbox.train(&format!("{TINY} flowers --epochs 1 --out out.safetensors"));
-    assert_eq!(sandbox.metadata("out.safetensors", "engraft")["format"], 1);
+    assert_eq!(sandbox.metadata("out.safetensors", "engraft")["format"], 2);
 }
