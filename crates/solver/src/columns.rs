@@ -59,6 +59,7 @@ impl Columns {
 
     /// Writes a row's standardised values.
     pub(crate) fn standardise(&self, row: &[f32], to: &mut [f32]) {
+        assert_eq!(row.len(), to.len(), "a row has another length than was said");
         for (((to, x), mean), inverse) in to.iter_mut().zip(row).zip(&self.mean).zip(&self.inverse) {
             *to = (x - mean) * inverse;
         }
@@ -89,6 +90,7 @@ impl Sums {
         self.squares.fill(0.0);
         for index in range.clone() {
             let row = rows.row(index);
+            assert_eq!(row.len(), self.mean.len(), "row {index} has another length than was said");
             // Without leaving early, so that the compiler makes vectors of it. A NaN is not below the limit.
             if !row.iter().fold(true, |good, x| good & (x.abs() < LIMIT)) {
                 let bad = row.iter().position(|x| x.is_nan() || x.abs() >= LIMIT).unwrap_or(0);

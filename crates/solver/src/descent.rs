@@ -320,3 +320,143 @@ fn add(to: &mut [f32], factor: f64, values: &[f32]) {
     let factor = factor as f32;
     to.iter_mut().zip(values).for_each(|(to, value)| *to += factor * value);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use engraft_kernels::Pool;
+
+    use super::{Descent, Tolerance, descend};
+    use crate::columns::Columns;
+    use crate::metric::Metric;
+    use crate::passes::{Layer, Passes};
+    use crate::{Matrix, Rows};
+
+    const FEATURES: usize = 7;
+    const CLASSES: usize = 3;
+
+    /// Rows whose features correlate, their labels, and their folds, of which some have none.
+    fn problem() -> (Vec<f32>, Vec<u32>, Vec<Option<u16>>) {
+        let noise = |i: usize| ((i * i) as f32 * 0.7).sin();
+        let rows = 250;
+        let labels: Vec<u32> = (0..rows).map(|row| (row * row % 5 % CLASSES) as u32).collect();
+        let x = (0..rows * FEATURES).map(|i| {
+            let (row, column) = (i / FEATURES, i % FEATURES);
+            10.0 * column as f32
+                + noise(row)
+                + 0.2 * noise(i + 9)
+                + ((labels[row] as usize) * column % 4) as f32 * 0.3
+        });
+        let folds = (0..rows).map(|row| if row % 11 == 0 { None } else { Some((row % 3) as u16) });
+        (x.collect(), labels.clone(), folds.collect())
+    }
+
+    fn passes<'a>(
+        rows: &'a dyn Rows,
+        labels: &'a [u32],
+        folds: &[Option<u16>],
+        stop: &'a AtomicBool,
+    ) -> Passes<'a> {
+        let pool = Pool::new(2);
+        let columns = Columns::of(rows, &pool).expect("the rows are good");
+        Passes::new(rows, labels, CLASSES, folds, columns, pool, stop)
+    }
+
+    /// The loss of one layer, in f64 and row by row.
+    fn naive(
+        passes: &Passes<'_>,
+        x: &[f32],
+        labels: &[u32],
+        keep: &dyn Fn(usize) -> bool,
+        layer: &[f64],
+    ) -> f64 {
+        let (weight, bias) = layer.split_at(CLASSES * FEATURES);
+        let (mut sum, mut count) = (0.0, 0.0);
+        for (_, (x, label)) in x.chunks(FEATURES).zip(labels).enumerate().filter(|(row, _)| keep(*row)) {
+            let standardised =
+                |j: usize| f64::from(x[j] - passes.columns.mean[j]) * f64::from(passes.columns.inverse[j]);
+            let logits = weight.chunks(FEATURES).zip(bias).map(|(weight, bias)| {
+                weight.iter().enumerate().map(|(j, w)| w * standardised(j)).sum::<f64>() + bias
+            });
+            let logits: Vec<f64> = logits.collect();
+            sum += logits.iter().map(|z| z.exp()).sum::<f64>().ln() - logits[*label as usize];
+            count += 1.0;
+        }
+        sum / count
+    }
+
+    #[test]
+    fn gradients_are_the_finite_differences() {
+        let (x, labels, folds) = problem();
+        let (rows, stop) = (Matrix::new(&x, FEATURES), AtomicBool::new(false));
+        let mut passes = passes(&rows, &labels, &folds, &stop);
+        let layers: Vec<Vec<f32>> = (0..2)
+            .map(|k| (0..CLASSES * FEATURES + CLASSES).map(|i| (((i + 40 * k) * 7) as f32).sin()).collect())
+            .collect();
+        let (weights, out) = (CLASSES * FEATURES, [Some(1), None]);
+        let both: Vec<Layer<'_>> = layers
+            .iter()
+            .zip(out)
+            .map(|(layer, left_out)| Layer { left_out, weight: &layer[..weights], bias: &layer[weights..] })
+            .collect();
+        let evaluations = passes.evaluate(&both).expect("no one stops it");
+        for ((layer, out), evaluation) in layers.iter().zip(out).zip(evaluations) {
+            let keep = |row: usize| folds[row].is_none() || folds[row] != out;
+            let layer: Vec<f64> = layer.iter().map(|value| f64::from(*value)).collect();
+            let loss = |layer: &[f64]| naive(&passes, &x, &labels, &keep, layer);
+            assert!((evaluation.loss - loss(&layer)).abs() < 1e-6 * loss(&layer), "{}", evaluation.loss);
+            for (i, ours) in evaluation.weight.iter().chain(&evaluation.bias).enumerate() {
+                let at = |step: f64| {
+                    let mut layer = layer.clone();
+                    layer[i] += step;
+                    loss(&layer)
+                };
+                let difference = (at(1e-4) - at(-1e-4)) / 2e-4;
+                assert!((ours - difference).abs() < 1e-6, "{i}: {ours}, but {difference}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_metrics_lead_to_one_minimum() {
+        let (x, labels, folds) = problem();
+        let (rows, stop) = (Matrix::new(&x, FEATURES), AtomicBool::new(false));
+        let mut passes = passes(&rows, &labels, &folds, &stop);
+        let gram = passes.gram(usize::MAX).expect("no one stops it");
+        for strength in [1.0, 1e-2, 1e-4] {
+            let whitening = |passes: &Passes<'_>, curvature: f64| {
+                Metric::whitening(passes.level, &passes.pool, &gram, FEATURES, curvature, strength)
+            };
+            let scale = |_: &Passes<'_>, curvature: f64| Metric::scale(curvature, strength);
+            let mut minima = |metric: &dyn Fn(&Passes<'_>, f64) -> Metric| {
+                let mut descents =
+                    [None, Some(2)].map(|out| Descent::new(out, vec![0.0; CLASSES * FEATURES + CLASSES]));
+                let tolerance = Tolerance { relative: 1e-8, absolute: f64::INFINITY };
+                descend(&mut passes, &mut descents, metric, strength, tolerance, 1000, &mut |_| {})
+                    .expect("no one stops it");
+                descents
+            };
+            let (whitened, plain) = (minima(&whitening), minima(&scale));
+            for (whitened, plain) in whitened.iter().zip(&plain) {
+                assert!(whitened.converged && plain.converged, "strength {strength}");
+                let off = (whitened.objective / plain.objective - 1.0).abs();
+                assert!(off < 3e-7, "strength {strength}: objectives differ by {off:e}");
+                // An objective with this penalty is as curved as it, at least: so far from each other can such points be.
+                let weights = whitened.point.iter().zip(&plain.point).take(CLASSES * FEATURES);
+                let distance = weights.map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+                let most = 2.0 * (2.0 * 3e-7 * plain.objective / strength).sqrt();
+                assert!(distance < most, "strength {strength}: {distance} apart, at most {most}");
+            }
+            // These features correlate, which is what whitening is for.
+            if strength < 1.0 {
+                assert!(
+                    whitened[0].iterations < plain[0].iterations,
+                    "{} and {}",
+                    whitened[0].iterations,
+                    plain[0].iterations
+                );
+            }
+        }
+    }
+}

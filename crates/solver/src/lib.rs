@@ -43,8 +43,8 @@
 //!
 //! # What it needs
 //!
-//! Memory beside the rows: some tens of megabytes for blocks, `28 * features^2` bytes while there is a metric (at most 4,096
-//! features; beyond, none is used), and about `130 * classes * features` bytes for each fold. The result does not depend on the number
+//! Memory beside the rows: some tens of megabytes for blocks, `20 * features^2` bytes while there is a metric (at most 4,096
+//! features; beyond, none is used), and about `160 * classes * features` bytes for each fold. The result does not depend on the number
 //! of threads, bit for bit.
 //!
 //! ```

@@ -91,7 +91,8 @@ pub struct Solution {
     pub objective: f64,
     /// Of the last fit.
     pub iterations: usize,
-    /// Whether the objective is known to be within its tolerance, 1e-8 of itself as far as the solver can estimate it.
+    /// Whether the objective is within 1e-8 of the minimum, relatively, as the solver estimates it; the truth is within some times that. False
+    /// when rounding or the limit of 1000 iterations ended the last fit before.
     pub converged: bool,
     /// The strengths that were tried, the strongest first.
     pub trials: Vec<Trial>,
@@ -101,7 +102,16 @@ pub struct Solution {
     pub passes: usize,
 }
 
-/// Solves.
+/// The layer for `rows` (`[rows, features]`) and their `labels`, below `classes`, of which each has a row.
+///
+/// `progress` is called after each pass over the rows. When `stop` becomes true, which is looked at after every block of some megabytes, there
+/// is no solution.
+///
+/// # Errors
+/// [`SolverError`] names what is wrong with rows, labels or options, or says that `stop` became true.
+///
+/// # Panics
+/// When `rows` gives a row of another length than it said.
 pub fn solve(
     rows: &dyn Rows,
     labels: &[u32],
