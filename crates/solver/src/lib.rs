@@ -33,8 +33,8 @@
 //!   three passes over the rows, once.
 //! - *A path.* All folds begin where they ended at the stronger penalty, and further on in the direction from the one before that: 7 to 8 iterations a
 //!   strength at the weak end, in place of 12 to 16.
-//! - *A tolerance that fits.* The folds end at 1e-4 of the objective: against 1e-5 the score moves by less than half of its standard error, for two thirds of
-//!   the iterations. The last fit begins at the mean of the folds' layers and ends at 1e-8.
+//! - *A tolerance that fits.* The folds end where 1e-4 of the objective is left to gain, or 1e-5 if that is less: the score is then off by less than
+//!   half of its standard error. The last fit begins at the mean of the folds' layers and ends at 1e-8.
 //! - *One pass for all folds* (`passes.rs`): a block of rows is read and standardised once; a fold takes no part in the blocks that it leaves out.
 //! - f32 products near the machine's peak (`engraft-kernels`), all cores, no copy of the rows.
 //!

@@ -296,7 +296,7 @@ impl<'a> Passes<'a> {
             let width = SLICE.min(self.features - task * SLICE);
             let values = &self.block[task * SLICE..];
             let packed =
-                PackedMatrix::new(self.level, rows, width, |row, column| values[row * self.stride + column]);
+                PackedMatrix::of_rows(self.level, rows, width, Matrix { values, stride: self.stride });
             gemm(&self.single, outputs, a, Prologue::None, &packed, Epilogue::default(), product, width);
             for (i, layer) in active.iter().enumerate() {
                 let own = self.classes * width;
@@ -336,9 +336,8 @@ impl<'a> Passes<'a> {
                 let first = slice * SLICE;
                 let (width, height) = (SLICE.min(features - first), features - first);
                 let values = &self.block[first..];
-                let packed = PackedMatrix::new(self.level, rows, width, |row, column| {
-                    values[row * self.stride + column]
-                });
+                let packed =
+                    PackedMatrix::of_rows(self.level, rows, width, Matrix { values, stride: self.stride });
                 let mut own = locked(&sums[slice]);
                 let (sums, product) = &mut *own;
                 let a = Matrix { values: &transposed[first * rows..], stride: rows };
