@@ -106,7 +106,7 @@ impl NetworkArgs {
         let mut images = Vec::new();
         for path in given {
             if path.is_dir() {
-                images.extend(images_below(path)?);
+                images.extend(images_below(path)?.images);
             } else {
                 images.push(path.clone());
             }
@@ -221,6 +221,7 @@ impl Choice {
             },
             mean: entry.mean,
             std: entry.std,
+            exif_orientation: false,
         });
         let Some(crop) = self.size else { return own };
         // The same part of the image is cut out, at another resolution.

@@ -62,6 +62,32 @@ pub enum ImageError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A folder, a pipe, a socket or a device.
+    #[error("{path}: it is no regular file", path = path.display())]
+    NotAFile {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// Larger than [`MAX_FILE_BYTES`](crate::MAX_FILE_BYTES).
+    #[error("{path}: the file is too large for an image: {bytes} bytes (the limit is 536,870,912)", path = path.display())]
+    FileTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// Another program is writing it.
+    #[error("{path}: the file changed while it was read: try again when it is complete", path = path.display())]
+    Changing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A defect of this library.
+    #[error("{path}: the program failed on this image, which is a mistake in the program: leave the file out, and please report it", path = path.display())]
+    Panicked {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file could be read, but is no usable picture.
     #[error("{path}: {source}", path = path.display())]
     Decode {

@@ -9,8 +9,10 @@ use crate::dataset::{Dataset, Ignored, Sample};
 use crate::error::DataError;
 use crate::split::{SplitSpec, Unassigned};
 
-/// What counts as an image in a folder: `torchvision.datasets.folder.IMG_EXTENSIONS`.
-const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
+/// What counts as an image in a folder: `torchvision.datasets.folder.IMG_EXTENSIONS`, and two more names of JPEG
+/// that browsers and Windows give. GIF is not among them, as there.
+const EXTENSIONS: [&str; 11] =
+    ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp", "jfif", "jpe"];
 
 /// The image files of each class, sorted.
 type Classes = BTreeMap<String, Vec<PathBuf>>;
@@ -175,13 +177,23 @@ impl Dataset {
     }
 }
 
-/// All images in a folder and below, hidden ones passed over, as [`Dataset::from_folder`] finds those of a
-/// class.
+/// What [`images_below`] finds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The images, sorted by folder, then by name.
+    pub images: Vec<PathBuf>,
+    /// What is passed over.
+    pub ignored: Vec<Ignored>,
+}
+
+/// All images in a folder and below, as [`Dataset::from_folder`] finds those of a class, and what it passes over.
 ///
 /// # Errors
 /// When a folder cannot be read.
-pub fn images_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    Dataset::default().images(folder)
+pub fn images_below(folder: &Path) -> Result<Found, DataError> {
+    let mut dataset = Dataset::default();
+    let images = dataset.images(folder)?;
+    Ok(Found { images, ignored: dataset.ignored })
 }
 
 /// Where the splits lie.

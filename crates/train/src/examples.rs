@@ -1,6 +1,6 @@
 //! Labelled examples in batches: features that were computed before, or images that are read as they are needed.
 
-use engraft_data::{Batches, Sample, Transform};
+use engraft_data::{Batches, Picture, Sample, Transform};
 use engraft_tensor::Tensor;
 
 use crate::TrainError;
@@ -72,10 +72,11 @@ impl Examples<'_> {
                 let paths = order.iter().map(|i| samples[*i].path.clone()).collect();
                 let batches = Batches::new(paths, (*transform).clone(), batch_size);
                 for batch in batches {
-                    if let Some((_, error)) = batch.failed.into_iter().next() {
-                        return Err(error.into());
+                    if let Some(failed) = batch.failed.into_iter().next() {
+                        return Err(failed.error.into());
                     }
-                    let labels: Vec<usize> = batch.indices.iter().map(|i| samples[order[*i]].label).collect();
+                    let label = |picture: &Picture| samples[order[picture.index]].label;
+                    let labels: Vec<usize> = batch.pictures.iter().map(label).collect();
                     if !each(image_batch(batch.images, transform), &labels)? {
                         break;
                     }

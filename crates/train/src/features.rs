@@ -63,16 +63,15 @@ pub fn extract(
     let mut done = 0;
     progress(0, missing.len());
     for batch in Batches::new(missing_paths, transform.clone(), BATCH) {
-        done += batch.indices.len() + batch.failed.len();
-        for (i, reason) in batch.failed {
-            if let Ok(hash) = hashes[missing[i]] {
-                failed.insert(hash, reason);
+        done += batch.paths();
+        for failure in batch.failed {
+            if let Ok(hash) = hashes[missing[failure.index]] {
+                failed.insert(hash, failure.error);
             }
         }
-        if !batch.indices.is_empty() {
+        if !batch.pictures.is_empty() {
             let output = network.forward(&image_batch(batch.images, transform))?;
-            let hash = |i: &usize| hashes[missing[*i]].as_ref().ok().copied();
-            writer.insert(batch.indices.iter().filter_map(hash), &output);
+            writer.insert(batch.pictures.iter().map(|picture| picture.content.hash), &output);
         }
         progress(done, missing.len());
         if stop.load(Ordering::Relaxed) {
@@ -98,7 +97,7 @@ pub fn extract(
 fn reason(error: &ImageError, path: &Path) -> String {
     match error {
         ImageError::Decode { source, .. } => format!("{}: {source}", path.display()),
-        ImageError::Read { .. } => error.to_string(),
+        _ => error.to_string(),
     }
 }
 

@@ -170,8 +170,8 @@ fn prepare(
     if frontier == NodeId(0) {
         let mut failed = vec![None; paths.len()];
         for batch in Batches::new(paths.to_vec(), job.transform.clone(), 1) {
-            for (i, error) in batch.failed {
-                failed[i] = Some(error.to_string());
+            for failure in batch.failed {
+                failed[failure.index] = Some(failure.error.to_string());
             }
             if stop.load(Ordering::Relaxed) {
                 return Err(TrainError::Stopped);

@@ -59,16 +59,16 @@ impl Features {
         let mut values = Vec::new();
         let mut failures = 0;
         for batch in Batches::new(paths.clone(), ready.transform.clone(), BATCH) {
-            for (_, error) in &batch.failed {
+            for failed in &batch.failed {
                 failures += 1;
-                bar.suspend(|| note(&format!("error: {error}")));
+                bar.suspend(|| note(&format!("error: {}", failed.error)));
             }
-            if !batch.indices.is_empty() {
+            bar.inc(batch.paths() as u64);
+            if !batch.pictures.is_empty() {
                 let output = network.forward(&image_batch(batch.images, &ready.transform))?;
                 values.extend_from_slice(output.as_f32().unwrap_or_default());
             }
-            bar.inc((batch.indices.len() + batch.failed.len()) as u64);
-            used.extend(batch.indices.iter().map(|i| paths[*i].as_path()));
+            used.extend(batch.pictures.iter().map(|picture| paths[picture.index].as_path()));
             if stop.load(Ordering::Relaxed) {
                 return Err("stopped; nothing was written".into());
             }

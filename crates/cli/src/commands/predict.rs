@@ -57,14 +57,14 @@ impl Predict {
         let network = self.device.engine()?.network(&ready.graph, std::mem::take(&mut ready.state))?;
         let mut failures = 0;
         for batch in Batches::new(paths.clone(), ready.transform.clone(), BATCH) {
-            for (i, error) in &batch.failed {
+            for failed in &batch.failed {
                 failures += 1;
-                self.print_failure(&paths[*i], &error.to_string())?;
+                self.print_failure(&paths[failed.index], &failed.error.to_string())?;
             }
             let guesses = guess(&ready, network.as_ref(), batch.images, &names)?;
-            for (i, mut guesses) in batch.indices.iter().zip(guesses) {
+            for (picture, mut guesses) in batch.pictures.iter().zip(guesses) {
                 guesses.truncate(self.top_k);
-                self.print(&paths[*i], &guesses)?;
+                self.print(&paths[picture.index], &guesses)?;
             }
         }
         match failures {
