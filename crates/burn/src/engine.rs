@@ -73,6 +73,10 @@ impl Engine for BurnEngine {
         self.name.clone()
     }
 
+    fn numerics(&self) -> String {
+        format!("burn {} {}", env!("CARGO_PKG_VERSION"), self.name)
+    }
+
     fn network(&self, graph: &Graph, state: StateDict) -> Result<Box<dyn Network>, EngineError> {
         Ok(Box::new(BurnNetwork::new(graph, state, &self.device)?))
     }

@@ -86,6 +86,16 @@ impl TrainingOutput {
                 bar.set_position(done as u64);
             }
             Event::Skipped { reason } => note(&format!("left out {reason}")),
+            Event::LargeCache { bytes, free, folder } => note(&format!(
+                "warning: the features take up to {:.1} GB of {:.1} GB that are free in {}; --no-cache keeps none",
+                bytes as f64 / 1e9,
+                free as f64 / 1e9,
+                folder.display()
+            )),
+            Event::NotKept { bytes } => note(&format!(
+                "note: what the frozen layers give is {:.1} MB a photo; reading it would take longer than computing it, so that it is not kept",
+                bytes as f64 / 1e6
+            )),
             Event::Warning(text) => note(&format!("warning: {text}")),
             Event::Features { images, cached, seconds } => {
                 if let Some(bar) = self.bar.take() {

@@ -67,6 +67,10 @@ impl Engine for CpuEngine {
         "cpu".into()
     }
 
+    fn numerics(&self) -> String {
+        format!("cpu {} {}", engraft_kernels::VERSION, self.level)
+    }
+
     fn network(&self, graph: &Graph, state: StateDict) -> Result<Box<dyn Network>, EngineError> {
         Ok(Box::new(self.compile(graph, state)?))
     }

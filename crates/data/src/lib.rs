@@ -41,6 +41,9 @@ mod split;
 mod tiff;
 mod transform;
 
+/// Changes when the same file gives another input of a network, other notes or other faults than before.
+pub const VERSION: u32 = 1;
+
 pub use dataset::{Dataset, Ignored, Sample};
 pub use decode::{Decoded, Image, MAX_PIXELS};
 pub use error::{DataError, DecodeError, ImageError};

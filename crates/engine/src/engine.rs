@@ -10,6 +10,10 @@ pub trait Engine {
     /// The device as a person would call it, as in `cpu`.
     fn device(&self) -> String;
 
+    /// What the last bits of a result depend on: kernels, their version and the instruction set, as in `cpu 1 avx2`. Results that are
+    /// kept are used again only where this is the same.
+    fn numerics(&self) -> String;
+
     /// Prepares a network for running in evaluation mode. It takes the state dict over, so that large networks are in memory once.
     ///
     /// # Errors

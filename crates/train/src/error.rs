@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use engraft_data::ImageError;
 use engraft_engine::EngineError;
 use engraft_graph::GraphError;
 use engraft_tensor::{ReadError, WriteError};
@@ -25,9 +24,9 @@ pub enum TrainError {
     /// A file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// An image that could be read before cannot be read any more.
-    #[error(transparent)]
-    Image(#[from] ImageError),
+    /// A photo that could be used before cannot be used any more.
+    #[error("{0}")]
+    Lost(String),
     /// The cache folder.
     #[error("cannot use the cache folder {}: {source}; choose another with the variable ENGRAFT_CACHE, or run with --no-cache", path.display())]
     Cache {

@@ -2,7 +2,7 @@
 
 use engraft_engine::Network;
 
-use crate::{Examples, TrainError};
+use crate::{ExampleBatch, Examples, Order, TrainError};
 
 /// Loss and accuracy over a set of examples.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -27,18 +27,17 @@ pub fn evaluate(
     let mut loss = 0.0;
     let mut right = 0;
     let mut count = 0;
-    let order: Vec<usize> = (0..examples.len()).collect();
-    examples.for_each_batch(&order, batch_size, &mut |input, labels| {
+    for batch in examples.batches(Order::Sequential, batch_size) {
+        let ExampleBatch { input, labels, .. } = batch?.whole()?;
         let logits = network.forward(&input)?;
         let classes = logits.shape.last().copied().unwrap_or(1).max(1);
         let rows = logits.as_f32().unwrap_or_default().chunks_exact(classes);
-        for (row, &label) in rows.zip(labels) {
+        for (row, label) in rows.zip(labels) {
             loss -= log_softmax(row, label);
             right += usize::from(argmax(row) == label);
             count += 1;
         }
-        Ok(true)
-    })?;
+    }
     let examples = count.max(1) as f64;
     Ok(Evaluation { loss: loss / examples, accuracy: right as f64 / examples, examples: count })
 }

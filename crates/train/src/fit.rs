@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use engraft_engine::{SplitMix64, Trainer};
+use engraft_engine::Trainer;
 use engraft_tensor::StateDict;
 use serde::{Deserialize, Serialize};
 
-use crate::{Evaluation, Examples, TrainError, evaluate};
+use crate::{Evaluation, ExampleBatch, Examples, Order, TrainError, evaluate};
 
 /// How long and how fast to train.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,12 +59,10 @@ pub fn fit(
     each_epoch: &mut dyn FnMut(&Epoch),
 ) -> Result<Fit, TrainError> {
     let mut best: Option<Fit> = None;
-    let mut order: Vec<usize> = (0..train.len()).collect();
-    let mut random = SplitMix64::new(options.seed);
     for epoch in 1..=options.epochs {
         let start = Instant::now();
-        random.shuffle(&mut order);
-        let train_loss = one_pass(trainer, train, &order, options, stop)?;
+        let order = Order::Shuffled { seed: options.seed, epoch: epoch as u64 };
+        let train_loss = one_pass(trainer, train, order, options, stop)?;
         let valid = evaluate(&*trainer, valid, options.batch_size)?;
         if !(train_loss.is_finite() && valid.loss.is_finite()) {
             let error = TrainError::Diverged { epoch, learning_rate: options.learning_rate };
@@ -89,16 +87,19 @@ fn is_better(new: &Evaluation, old: &Evaluation) -> bool {
 fn one_pass(
     trainer: &mut dyn Trainer,
     train: &Examples<'_>,
-    order: &[usize],
+    order: Order,
     options: &FitOptions,
     stop: &AtomicBool,
 ) -> Result<f64, TrainError> {
     let mut loss = 0.0;
     let mut count = 0;
-    train.for_each_batch(order, options.batch_size, &mut |input, labels| {
-        loss += f64::from(trainer.step(&input, labels, options.learning_rate)?) * labels.len() as f64;
+    for batch in train.batches(order, options.batch_size) {
+        let ExampleBatch { input, labels, .. } = batch?.whole()?;
+        loss += f64::from(trainer.step(&input, &labels, options.learning_rate)?) * labels.len() as f64;
         count += labels.len();
-        Ok(!stop.load(Ordering::Relaxed))
-    })?;
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+    }
     Ok(loss / count.max(1) as f64)
 }

@@ -1,7 +1,9 @@
 //! Training of a grafted network: features of the frozen part computed once and cached, the loop, checkpoints.
 //!
-//! - [`train`] runs a whole [`Job`]: it splits the network at the frontier of what is frozen, [`extract`]s the features of all
-//!   images through the [`FeatureCache`], and [`fit`]s what is left.
+//! - [`train`] runs a whole [`Job`]: it splits the network at the frontier of what is frozen, gets the features of all photos, and [`fit`]s
+//!   what is left.
+//! - An [`Extraction`] looks photos up in the [`Index`] and their features in the [`FeatureStore`], and computes what is missing.
+//!   [`Examples`] hand them out in batches, in an [`Order`]; [`Twins`] are photos that are there more than once.
 //! - [`Checkpoint`] is what comes of it: one safetensors file that says all that is needed to use it.
 //!
 //! Engines are known by their interface alone ([`engraft_engine`]).
@@ -13,20 +15,31 @@
 //! assert_eq!(probabilities, [0.5, 0.5]);
 //! ```
 
-mod cache;
+mod cache_size;
 mod checkpoint;
 mod error;
 mod evaluate;
 mod examples;
 mod features;
 mod fit;
+mod frozen;
+mod index;
+mod order;
 mod run;
+mod segment;
+mod store;
+mod twins;
 
-pub use cache::{ContentHash, FeatureCache, disk_usage, features_folder};
+pub use cache_size::{default_cache_size, disk_usage, evict, features_folder, free_disk};
 pub use checkpoint::{About, Checkpoint, TrainingSummary};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate, softmax};
-pub use examples::Examples;
-pub use features::{Features, extract, image_batch};
+pub use examples::{ExampleBatch, ExampleBatches, Examples, image_batch};
+pub use features::{Extraction, ExtractionEvent, Photos};
 pub use fit::{Epoch, Fit, FitOptions, fit};
+pub use frozen::{Frozen, frozen_frontier};
+pub use index::{Index, Photo};
+pub use order::{Order, Windows};
 pub use run::{Event, Job, train};
+pub use store::{FeatureStore, Row, Rows, StoreKey};
+pub use twins::{Split, Twin, Twins};

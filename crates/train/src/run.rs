@@ -2,16 +2,17 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use engraft_data::{Batches, Dataset, Sample, Transform};
+use engraft_data::{Dataset, Sample, Transform};
 use engraft_engine::{Engine, Training};
-use engraft_graph::{Graft, Graph, HeadSpec, NodeId, TensorSpec};
+use engraft_graph::{Graft, Graph, HeadSpec, TensorSpec};
 use engraft_tensor::StateDict;
 
 use crate::checkpoint::{About, TrainingSummary};
 use crate::{
-    Checkpoint, Epoch, Evaluation, Examples, FeatureCache, FitOptions, TrainError, evaluate, extract, fit,
+    Checkpoint, Epoch, Evaluation, Examples, Extraction, ExtractionEvent, FeatureStore, FitOptions, Frozen,
+    Index, Row, StoreKey, TrainError, default_cache_size, evaluate, fit, frozen_frontier,
 };
 
 /// What to train, and on what.
@@ -61,10 +62,35 @@ pub enum Event<'a> {
         /// Wall time.
         seconds: f64,
     },
+    /// Features will take more than a tenth of the free disk.
+    LargeCache {
+        /// What they may take, in bytes.
+        bytes: u64,
+        /// What is free, in bytes.
+        free: u64,
+        /// Where.
+        folder: &'a Path,
+    },
+    /// Features take more room than they save time, and are computed at each pass.
+    NotKept {
+        /// Of one photo.
+        bytes: u64,
+    },
     /// Something that the user should know.
     Warning(&'a str),
     /// An epoch is over.
     Epoch(&'a Epoch),
+}
+
+impl<'a> From<ExtractionEvent<'a>> for Event<'a> {
+    fn from(event: ExtractionEvent<'a>) -> Event<'a> {
+        match event {
+            ExtractionEvent::Progress { done, total } => Event::Progress { done, total },
+            ExtractionEvent::Large { bytes, free, folder } => Event::LargeCache { bytes, free, folder },
+            ExtractionEvent::NotKept { bytes } => Event::NotKept { bytes },
+            ExtractionEvent::Warning(text) => Event::Warning(text),
+        }
+    }
 }
 
 /// Trains and returns the network after its best epoch. If `stop` becomes true, training ends after the batch, and what was
@@ -83,26 +109,49 @@ pub fn train(
     }
     let graph = &job.graft.graph;
     let trainable = |name: &str| !job.freeze || job.graft.is_of_head(name);
-    let frontier = graph.frontier(trainable);
-    let (frozen, rest) = graph.split(frontier);
-
     let splits = [&job.dataset.train, &job.dataset.valid, &job.dataset.test];
     let paths: Vec<PathBuf> = splits.into_iter().flatten().map(|sample| sample.path.clone()).collect();
-    let prepared = prepare(engine, &job, (&frozen, frontier), &paths, stop, observe)?;
+    let mut index = job.cache.map_or_else(Index::none, Index::open);
+    let (rest, mut part) = match frozen_frontier(graph, trainable) {
+        None => (graph.clone(), None),
+        Some(frontier) => {
+            let (frozen, rest) = graph.split(frontier);
+            (rest, Some(frozen_part(engine, &job, &frozen)?))
+        }
+    };
+    let extraction = Extraction {
+        paths: &paths,
+        transform: job.transform,
+        index: &mut index,
+        frozen: part.as_mut().map(|(frozen, store)| (&*frozen, store)),
+    };
+    let photos = extraction.run(stop, &mut |event| observe(event.into()))?;
+    if part.is_some() {
+        observe(Event::Features { images: paths.len(), cached: photos.cached, seconds: photos.seconds });
+    }
 
-    let mut skipped = 0;
-    for reason in prepared.failed.iter().flatten() {
-        skipped += 1;
+    let skipped = photos.faults.len();
+    for reason in photos.faults.values() {
         observe(Event::Skipped { reason });
     }
-    if let Some(first) = prepared.failed.iter().flatten().next().filter(|_| job.strict) {
+    if let Some(first) = photos.faults.values().next().filter(|_| job.strict) {
         return Err(TrainError::Strict { count: skipped, first: first.clone() });
     }
     let mut begin = 0;
     let [train, valid, test] = splits.map(|samples| {
-        let range = begin..begin + samples.len();
-        begin = range.end;
-        prepared.examples(samples, range, job.transform)
+        let usable: Vec<(Row, &Sample)> = (begin..)
+            .zip(samples)
+            .filter(|(i, _)| !photos.faults.contains_key(i))
+            .map(|(i, sample)| (photos.rows[i], sample))
+            .collect();
+        begin += samples.len();
+        match &part {
+            None => {
+                let samples = usable.into_iter().map(|(_, sample)| sample.clone()).collect();
+                Examples::images(samples, job.transform)
+            }
+            Some((frozen, store)) => Examples::features(store.rows(), usable, frozen, job.transform),
+        }
     });
     check_usable(&train, &valid, &job)?;
 
@@ -126,83 +175,28 @@ pub fn train(
     Ok(checkpoint(job, fitted.best, fitted.best_state, test, train.len(), skipped))
 }
 
-/// What is known of the images before training: features, or no more than whether they decode.
-struct Prepared {
-    shape: Option<Vec<usize>>,
-    rows: Vec<Vec<f32>>,
-    /// Why an image cannot be used.
-    failed: Vec<Option<String>>,
-}
-
-impl Prepared {
-    fn examples<'a>(
-        &self,
-        samples: &[Sample],
-        range: std::ops::Range<usize>,
-        transform: &'a Transform,
-    ) -> Examples<'a> {
-        let usable = samples.iter().zip(range).filter(|(_, i)| self.failed[*i].is_none());
-        match &self.shape {
-            None => {
-                Examples::Images { samples: usable.map(|(sample, _)| sample.clone()).collect(), transform }
-            }
-            Some(shape) => {
-                let mut values = Vec::new();
-                let mut labels = Vec::new();
-                for (sample, i) in usable {
-                    values.extend_from_slice(&self.rows[i]);
-                    labels.push(sample.label);
-                }
-                Examples::Features { shape: shape.clone(), values, labels }
-            }
-        }
-    }
-}
-
-fn prepare(
+/// The frozen part of the network, and the store of its features.
+fn frozen_part(
     engine: &dyn Engine,
     job: &Job<'_>,
-    (frozen, frontier): (&Graph, NodeId),
-    paths: &[PathBuf],
-    stop: &AtomicBool,
-    observe: &mut dyn FnMut(Event<'_>),
-) -> Result<Prepared, TrainError> {
-    if frontier == NodeId(0) {
-        let mut failed = vec![None; paths.len()];
-        for batch in Batches::new(paths.to_vec(), job.transform.clone(), 1) {
-            for failure in batch.failed {
-                failed[failure.index] = Some(failure.error.to_string());
-            }
-            if stop.load(Ordering::Relaxed) {
-                return Err(TrainError::Stopped);
-            }
+    graph: &Graph,
+) -> Result<(Frozen, FeatureStore), TrainError> {
+    let store = match job.cache {
+        Some(root) => {
+            let numerics = &engine.numerics();
+            let key = StoreKey { frozen: graph, state: &job.state, transform: job.transform, numerics };
+            FeatureStore::open(root, &key, default_cache_size(root))?
         }
-        return Ok(Prepared { shape: None, rows: Vec::new(), failed });
-    }
-    let mut cache = match job.cache {
-        Some(root) => FeatureCache::open(root, frozen, &job.state, job.transform)?,
-        None => FeatureCache::in_memory(frozen)?,
+        None => FeatureStore::temporary(graph)?,
     };
     let of_frozen = |spec: TensorSpec| job.state.get(&spec.name).cloned().map(|tensor| (spec.name, tensor));
-    let network = engine.network(frozen, frozen.state().into_iter().filter_map(of_frozen).collect())?;
-    let features = extract(network.as_ref(), job.transform, paths, &mut cache, stop, &mut |done, total| {
-        observe(Event::Progress { done, total });
-    })?;
-    if let Some(warning) = &features.cache_warning {
-        observe(Event::Warning(warning));
-    }
-    observe(Event::Features { images: paths.len(), cached: features.cached, seconds: features.seconds });
-    let failed = features.rows.iter().map(|row| row.as_ref().err().cloned()).collect();
-    let rows = features.rows.into_iter().map(Result::unwrap_or_default).collect();
-    Ok(Prepared { shape: Some(cache.shape().to_vec()), rows, failed })
+    let network = engine.network(graph, graph.state().into_iter().filter_map(of_frozen).collect())?;
+    Ok((Frozen::new(graph, network)?, store))
 }
 
 /// Each class needs an image to learn from, and validation needs one at all.
 fn check_usable(train: &Examples<'_>, valid: &Examples<'_>, job: &Job<'_>) -> Result<(), TrainError> {
-    let labels: HashSet<usize> = match train {
-        Examples::Features { labels, .. } => labels.iter().copied().collect(),
-        Examples::Images { samples, .. } => samples.iter().map(|sample| sample.label).collect(),
-    };
+    let labels: HashSet<usize> = train.labels().iter().copied().collect();
     let classes = &job.dataset.classes;
     if let Some(class) = (0..classes.len()).find(|class| !labels.contains(class)) {
         return Err(TrainError::NoImages(format!("to train the class `{}`", classes[class])));
