@@ -175,3 +175,9 @@ fn a_residual_network_is_products_and_convolutions() {
     assert!(profile.to_string().contains("layer1.0.conv2"));
     assert!(profile.weight_bytes > 46_000_000);
 }
+
+/// Where few images go through a depthwise convolution and more through what reads its means, these are the images' own.
+#[test]
+fn means_go_to_the_image_that_they_are_of() {
+    check(&engraft_zoo::architecture("mobilenet_v3_small").unwrap(), 8);
+}

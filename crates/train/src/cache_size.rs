@@ -102,7 +102,7 @@ fn units(features: &Path) -> io::Result<Vec<Unit>> {
             let entry = entry?;
             let path = entry.path();
             let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-            // What else lies here is not ours to delete. Before 0.2 features were kept in safetensors files.
+            // What else lies here is not ours to delete. Safetensors files are of an earlier version.
             if !["lock", "rows", "keys", "safetensors"].contains(&extension) {
                 continue;
             }

@@ -95,6 +95,15 @@ impl<'a> Examples<'a> {
         Examples { shape: store.shape().to_vec(), labels, source }
     }
 
+    /// Examples of a shape, one after another in `values`.
+    ///
+    /// # Panics
+    /// If there are not as many values as the labels and the shape say.
+    pub fn in_memory(shape: Vec<usize>, values: Vec<f32>, labels: Vec<usize>) -> Examples<'static> {
+        let (store, rows) = Rows::in_memory(shape.clone(), values, labels.len());
+        Examples { shape, labels, source: Source::Rows { rows: rows.into(), store } }
+    }
+
     /// How many examples there are.
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -121,7 +130,7 @@ impl<'a> Examples<'a> {
     /// is joined with the batch before it: a batch norm learns nothing from one.
     pub fn batches(&self, order: Order, batch_size: usize) -> ExampleBatches<'_> {
         let batch_size = batch_size.max(1);
-        let least = if order == Order::Sequential { 1 } else { 2 };
+        let least = if order == Order::Sequential { 1 } else { batch_size.min(2) };
         let reader = match &self.source {
             Source::Rows { rows, store } => {
                 Reader::Rows(read_rows(store.clone(), Arc::clone(rows), order, batch_size))

@@ -164,15 +164,16 @@ impl KeptSegment {
         Ok(u32::try_from(rows.min(keys)).unwrap_or(u32::MAX))
     }
 
-    /// The beginnings of the hashes of all rows, as [`prefix`] gives them.
+    /// The rows that are not forgotten, with the beginnings of their hashes, as [`prefix`] gives them.
     ///
     /// # Errors
     /// When the files are gone.
-    pub(crate) fn prefixes(&self) -> io::Result<Vec<u64>> {
+    pub(crate) fn prefixes(&self) -> io::Result<Vec<(u64, u32)>> {
         let count = self.count()?;
         let keys = fs::read(self.path("keys"))?;
         let (keys, _) = keys.as_chunks::<KEY>();
-        Ok(keys.iter().take(count as usize).map(|key| prefix(&RowKey::from_bytes(key).hash)).collect())
+        let known = (0..count).zip(keys).filter(|(_, key)| **key != [0; KEY]);
+        Ok(known.map(|(row, key)| (prefix(&RowKey::from_bytes(key).hash), row)).collect())
     }
 
     /// Makes a row unknown, whose values are not what they were.

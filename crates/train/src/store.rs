@@ -21,7 +21,7 @@ use crate::TrainError;
 use crate::cache_size::{evict, features_folder};
 use crate::segment::{KeptSegment, RowKey, Segment, prefix, row_offset, write_at};
 
-/// Changes when the meaning of files in the store does. What lay there before 0.2 was version 1.
+/// Changes when the meaning of files in the store does. Version 1 were safetensors files.
 const VERSION: u32 = 2;
 
 /// A segment that is larger is appended to no more; smaller in a small cache, so that eviction has a choice.
@@ -312,6 +312,16 @@ impl Rows {
         Rows(Arc::new(Shared { shape, width, segments: RwLock::default(), places: RwLock::default() }))
     }
 
+    /// Rows that nobody finds by a photo, and where they are.
+    pub(crate) fn in_memory(shape: Vec<usize>, values: Vec<f32>, count: usize) -> (Rows, Vec<Row>) {
+        let rows = Rows::new(shape);
+        let width = rows.width();
+        assert_eq!(values.len(), count * width, "values of {count} rows of {width}");
+        let segment =
+            rows.push(Segment::Memory { rows: RwLock::new(values), keys: RwLock::default(), width });
+        (rows, (0..count as u32).map(|row| Row { segment, row }).collect())
+    }
+
     /// The shape of one photo's features.
     pub fn shape(&self) -> &[usize] {
         &self.0.shape
@@ -401,8 +411,7 @@ impl Rows {
             // One that another process has just deleted has no rows.
             let Ok(prefixes) = segment.prefixes() else { continue };
             let number = self.push(Segment::Kept(segment));
-            let rows = (0..).map(|row| Row { segment: number, row });
-            places.extend(prefixes.into_iter().zip(rows));
+            places.extend(prefixes.into_iter().map(|(prefix, row)| (prefix, Row { segment: number, row })));
         }
         Ok(())
     }

@@ -64,10 +64,9 @@ impl Trainer for Scripted<'_> {
 
 /// Trains a network; example `i` is the number `i`. All four of the validation are of class 0.
 fn run(trainer: &mut Scripted<'_>, seed: u64) -> (Result<Fit, TrainError>, Vec<Epoch>) {
-    let examples = |count: usize, label: fn(usize) -> usize| Examples::Features {
-        shape: vec![1],
-        values: (0..count).map(|i| i as f32).collect(),
-        labels: (0..count).map(label).collect(),
+    let examples = |count: usize, label: fn(usize) -> usize| {
+        let values = (0..count).map(|i| i as f32).collect();
+        Examples::in_memory(vec![1], values, (0..count).map(label).collect())
     };
     let options = FitOptions { epochs: trainer.epochs.len(), learning_rate: 0.25, batch_size: 4, seed };
     let stop = trainer.stop;
