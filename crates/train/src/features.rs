@@ -50,7 +50,7 @@ pub struct Photos {
     pub rows: Vec<Row>,
     /// Why photos cannot be used, as a sentence that begins with the path.
     pub faults: BTreeMap<usize, String>,
-    /// How many photos' features were in the store.
+    /// How many photos' features were in the store before.
     pub cached: usize,
     /// How many files were opened.
     pub opened: usize,
@@ -191,7 +191,8 @@ impl Extraction<'_> {
             for Known { index, content } in batch.known {
                 // Nothing is deleted of what was found.
                 let (row, notes) = self.find(&content).unwrap_or((Row::NONE, Notes::default()));
-                photos.cached += 1;
+                let is_new = self.frozen.as_ref().is_some_and(|(_, store)| store.is_new(row));
+                photos.cached += usize::from(!is_new);
                 self.note(photos, missing[index], content, notes);
                 photos.rows[missing[index]] = row;
             }

@@ -5,8 +5,8 @@
 //! its last change is that of the last use. Rows are written before their keys, so that a process may be killed at any moment: what is there
 //! of a row without a key, or of a key, is cut off by the next one that appends. Nothing is synced: what a power failure takes, the checksums tell.
 //!
-//! Rows are read by position and not from a memory map: it takes the same time (docs/decisions.md), a file that is cut short or a
-//! disk that fails is an error and not the end of the process, and pages of the cache do not count as the process's memory.
+//! Rows are read by position and not from a memory map (docs/decisions.md has the figures): a file that is cut short or a disk that
+//! fails is an error and not the end of the process, and pages of the system's cache do not count as the process's memory.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -40,7 +40,7 @@ impl RowKey {
         check(&self.hash, self.notes, row) == self.check
     }
 
-    fn to_bytes(&self) -> [u8; KEY] {
+    fn bytes(&self) -> [u8; KEY] {
         let mut bytes = [0; KEY];
         bytes[..32].copy_from_slice(&self.hash);
         bytes[32..40].copy_from_slice(&self.check.to_le_bytes());
@@ -263,7 +263,7 @@ impl KeptSegment {
     pub(crate) fn append(&self, count: u32, key: &RowKey, row: &[f32]) -> io::Result<()> {
         let files = self.files().ok_or(io::ErrorKind::NotFound)?;
         let written = write_at(&files.rows, bytemuck::cast_slice(row), row_offset(count, self.width))
-            .and_then(|()| write_at(&files.keys, &key.to_bytes(), key_offset(count)));
+            .and_then(|()| write_at(&files.keys, &key.bytes(), key_offset(count)));
         if written.is_err() {
             self.cut(files, count)?;
         }

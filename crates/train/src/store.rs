@@ -76,6 +76,8 @@ pub struct FeatureStore {
     place: Place,
     /// The segment that is appended to, and how many rows it has.
     current: Option<(u32, u32)>,
+    /// Where this process began to append, and in which segments.
+    begun: Vec<Row>,
     warning: Option<String>,
 }
 
@@ -122,6 +124,7 @@ impl FeatureStore {
             held: 0,
             place: Place::Temporary,
             current: None,
+            begun: Vec::new(),
             warning: None,
         })
     }
@@ -168,6 +171,11 @@ impl FeatureStore {
         }
     }
 
+    /// Whether a row was added by this store, and not found.
+    pub fn is_new(&self, row: Row) -> bool {
+        self.begun.iter().any(|begun| begun.segment == row.segment && begun.row <= row.row)
+    }
+
     /// Why rows are not kept any more, once.
     pub fn take_warning(&mut self) -> Option<String> {
         self.warning.take()
@@ -206,6 +214,9 @@ impl FeatureStore {
                 (self.rows.push(Segment::Memory { rows, keys, width }), 0)
             }
         };
+        if self.current.is_none_or(|(current, _)| current != segment) {
+            self.begun.push(Row { segment, row: count });
+        }
         self.current = Some((segment, count));
         let push_key = |known: &RwLock<Vec<RowKey>>| {
             known.write().unwrap_or_else(PoisonError::into_inner).push(key);
@@ -242,8 +253,8 @@ impl FeatureStore {
             return Ok(());
         }
         Err(io::Error::other(format!(
-            "the cache is full, as it may take {} MB, and all in it is in use",
-            self.bound / 1_000_000
+            "the cache is full, as it may take {:.1} MB, and all in it is in use",
+            self.bound as f64 / 1e6
         )))
     }
 
@@ -278,8 +289,8 @@ impl FeatureStore {
         self.place = match self.place {
             Place::Folder => {
                 let folder = self.folder.as_deref().unwrap_or(Path::new(""));
-                let error = WriteError::new(&folder.join("features"), error);
-                self.warning = Some(format!("{error}; the features of this run are not kept"));
+                let error = WriteError::new(&folder.join("rows"), error);
+                self.warning = Some(format!("{error}; features that are computed from now on are not kept"));
                 Place::Temporary
             }
             Place::Temporary => Place::Memory,

@@ -214,8 +214,8 @@ fn a_file_that_is_replaced_meanwhile() {
     let (found, store) = thread::scope(|scope| {
         scope.spawn(|| {
             let new = folder.path().join("new");
-            for i in (0..60).cycle() {
-                fs::copy(if i % 2 == 0 { &black } else { &white }, &new).unwrap();
+            for i in (0..60_usize).cycle() {
+                fs::copy(if i.is_multiple_of(2) { &black } else { &white }, &new).unwrap();
                 fs::rename(&new, &paths[i * 7 % 60]).unwrap();
                 if done.load(Ordering::Relaxed) {
                     break;
@@ -242,9 +242,9 @@ fn a_file_that_is_replaced_meanwhile() {
     drop(store);
     // Nor is anything remembered that is not so any more.
     let (again, store) = run(&root, &paths, &Flatten::default());
-    for i in 0..60 {
-        assert_eq!(again.hashes[i], Some(blake3::hash(&fs::read(&paths[i]).unwrap()).into()));
-        assert_eq!(features(&again, &store, i), expected(&paths[i], &transform(8)), "{i}");
+    for (i, path) in paths.iter().enumerate() {
+        assert_eq!(again.hashes[i], Some(blake3::hash(&fs::read(path).unwrap()).into()));
+        assert_eq!(features(&again, &store, i), expected(path, &transform(8)), "{i}");
     }
 }
 

@@ -4,7 +4,8 @@ mod common;
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -45,8 +46,26 @@ fn is_known(store: &FeatureStore, i: usize) -> bool {
     true
 }
 
+/// A process that is being started holds the locks of this one until its program runs. Tests that depend on locks wait for that.
+static STARTING: RwLock<()> = RwLock::new(());
+
+/// No process is started as long as this is held.
+fn quiet() -> RwLockReadGuard<'static, ()> {
+    STARTING.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn spawn(command: &mut Command) -> Child {
+    let _others_wait = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap()
+}
+
 /// How many photos from the first on are in the cache.
 fn known(root: &Path) -> usize {
+    let _quiet = quiet();
+    known_now(root)
+}
+
+fn known_now(root: &Path) -> usize {
     let store = open(root, SIZE);
     (0..).take_while(|i| is_known(&store, *i)).count()
 }
@@ -78,7 +97,7 @@ fn a_process_that_is_killed_loses_what_it_was_writing_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let mut known_before = 0;
     for kill in 0..15 {
-        let mut child = start("writes_until_it_is_killed", folder.path()).spawn().unwrap();
+        let mut child = spawn(&mut start("writes_until_it_is_killed", folder.path()));
         thread::sleep(Duration::from_millis(20 + 3 * kill));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -101,7 +120,7 @@ fn processes_work_side_by_side() {
                 // Each photo is written by two of them.
                 for i in (0..40).filter(|i| i % 4 == first || (i + 1) % 4 == first) {
                     insert(&mut store, i);
-                    if i % 10 == 0 {
+                    if i.is_multiple_of(10) {
                         store.end_appending();
                     }
                 }
@@ -114,6 +133,7 @@ fn processes_work_side_by_side() {
 /// As a process that is killed leaves them: rows without keys, keys without rows, half of either.
 #[test]
 fn files_that_end_anywhere() {
+    let _quiet = quiet();
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(folder.path(), SIZE);
     (0..4).for_each(|i| _ = insert(&mut store, i));
@@ -142,6 +162,7 @@ fn files_that_end_anywhere() {
 
 #[test]
 fn a_damaged_row_is_computed_again() {
+    let _quiet = quiet();
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(folder.path(), SIZE);
     (0..3).for_each(|i| _ = insert(&mut store, i));
@@ -159,7 +180,7 @@ fn a_damaged_row_is_computed_again() {
         insert(&mut store, 1);
         assert!(is_known(&store, 1));
         drop(store);
-        assert_eq!(known(folder.path()), 3);
+        assert_eq!(known_now(folder.path()), 3);
         fs::write(rows, whole.0).unwrap();
         fs::write(keys, whole.1).unwrap();
     }
@@ -183,6 +204,7 @@ fn rows_are_read_in_any_order() {
 
 #[test]
 fn what_was_not_used_for_the_longest_time_goes_first() {
+    let _quiet = quiet();
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     // Three frozen parts, used one after the other; and what an earlier version left, and a stranger's file.
@@ -242,13 +264,14 @@ fn what_a_running_process_uses_is_spared() {
     assert_eq!(evict(&features, 0).unwrap(), ROW_BYTES + 48, "it is in use here");
     drop(store);
 
-    let mut process = start("uses_a_row_until_its_input_ends", root).stdin(Stdio::piped()).spawn().unwrap();
+    let mut process = spawn(start("uses_a_row_until_its_input_ends", root).stdin(Stdio::piped()));
     let start = std::time::Instant::now();
     while !root.join("used").exists() {
         assert!(start.elapsed() < Duration::from_secs(20));
         thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(evict(&features, 0).unwrap(), ROW_BYTES + 48, "it is in use there");
+    let _quiet = quiet();
     // Another process appends to a segment of its own then.
     let mut store = open(root, SIZE);
     insert(&mut store, 1);
@@ -262,6 +285,7 @@ fn what_a_running_process_uses_is_spared() {
 
 #[test]
 fn a_full_cache_makes_room_and_what_has_none_lives_as_long_as_the_process() {
+    let _quiet = quiet();
     let folder = tempfile::tempdir().unwrap();
     let mut old = open(folder.path(), 8);
     (0..200).for_each(|i| _ = old.insert([i; 32], Notes::default(), &[1.0; 192]));
@@ -277,7 +301,7 @@ fn a_full_cache_makes_room_and_what_has_none_lives_as_long_as_the_process() {
     assert!(open(folder.path(), 8).rows().find(&[5; 32]).is_none(), "the oldest made room");
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(
-        warnings[0].contains("the cache is full") && warnings[0].contains("are not kept"),
+        warnings[0].contains("the cache is full") && warnings[0].contains("from now on are not kept"),
         "{warnings:?}"
     );
     assert!(store.folder().is_none());
@@ -308,7 +332,7 @@ fn keeps_256_mb_in_memory() {
 fn without_a_disk_some_rows_stay_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = start("keeps_256_mb_in_memory", folder.path());
-    assert!(command.env("TMPDIR", "/nonexistent").status().unwrap().success());
+    assert!(spawn(command.env("TMPDIR", "/nonexistent")).wait().unwrap().success());
     assert!(folder.path().join("done").exists());
 }
 
