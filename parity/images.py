@@ -6,7 +6,8 @@ Every image is made here, from formulas. Into `parity/fixtures/images/` go
 
   *.jpg, *.png, ...     one small file for each format and mode that Pillow reads
   *.rgb.z               the pixels of a few, deflated
-  decoded.json          of each file: size and CRC-32 of `Image.open(f).convert("RGB")`
+  decoded.json          of each file: size and CRC-32 of `Image.open(f).convert("RGB")`, but for what docs/decoders.md departs in
+  upright.json          of each file with an EXIF orientation: size and CRC-32 after `ImageOps.exif_transpose`
   resized.json          CRC-32 of `Image.resize` for many sizes and both filters
   transformed.json      CRC-32 of torchvision's `ImageClassification` preset, as u8 after the crop and as f32 at the end
   photos.txt            with PHOTOS, a folder of photos: of each photo the CRC-32 of its pixels and of its 224 x 224 crop
@@ -23,7 +24,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms import functional as F
@@ -69,7 +70,26 @@ def encode(image, form, **options):
     return buffer.getvalue()
 
 
+def oriented(turn):
+    exif = Image.Exif()
+    exif[274] = turn
+    return {"exif": exif.tobytes()}
+
+
+def profile(name):
+    """No more of an ICC profile than its name, as UTF-16 (version 4)."""
+    text = name.encode("utf-16-be")
+    description = b"mluc" + struct.pack(">IIIHHII", 0, 1, 12, 0x656E, 0x5553, len(text), 28) + text
+    tags = struct.pack(">I4sII", 1, b"desc", 144, len(description))
+    header = struct.pack(">I4sI", 144 + len(description), b"test", 0x04000000) + b"mntrRGB XYZ " + bytes(12) + b"acsp"
+    return header.ljust(128, b"\0") + tags + description
+
+
 def jpegs():
+    for turn in range(1, 9):
+        yield f"orientation{turn}.jpg", encode(rgb(width=9, height=6), "JPEG", quality=90, **oriented(turn))
+    yield "profile_srgb.jpg", encode(rgb(), "JPEG", quality=85, icc_profile=profile("sRGB IEC61966-2.1"))
+    yield "profile_p3.jpg", encode(rgb(), "JPEG", quality=85, icc_profile=profile("Display P3"))
     yield "rgb420.jpg", encode(rgb(), "JPEG", quality=85)
     yield "rgb422.jpg", encode(rgb(), "JPEG", quality=85, subsampling="4:2:2")
     yield "rgb444.jpg", encode(rgb(), "JPEG", quality=95, subsampling="4:4:4")
@@ -144,6 +164,11 @@ def pngs():
         yield f"palette{bits}.png", png(3, bits, levels(1, bits), (b"PLTE", palette[: 2**bits].tobytes()))
     yield "palette8_trns.png", png(3, 8, levels(1, 8), (b"PLTE", palette.tobytes()), (b"tRNS", bytes(range(0, 250, 5))))
     yield "palette8_short.png", png(3, 8, levels(1, 8), (b"PLTE", palette[:100].tobytes()))
+    for turn in range(2, 9):
+        yield f"orientation{turn}.png", encode(rgb(width=9, height=6), "PNG", **oriented(turn))
+    yield "animated.png", encode(rgb(), "PNG", save_all=True, append_images=[rgb().rotate(90)])
+    yield "opaque.png", encode(rgb().convert("RGBA"), "PNG")
+    yield "profile_p3.png", encode(rgb(), "PNG", icc_profile=profile("Display P3"))
     yield "gamma.png", png(2, 8, levels(3, 8), (b"gAMA", struct.pack(">I", 100000)))
 
 
@@ -233,10 +258,13 @@ def tiffs():
     yield "grey16.tif", tiff("<", *size, (16,), 1, wide[..., 0].astype("<u2").tobytes())
     yield "grey16_dark.tif", tiff("<", *size, (16,), 1, (wide[..., 0] >> 7).astype("<u2").tobytes())
     yield "grey16_big_endian.tif", tiff(">", *size, (16,), 1, wide[..., 0].astype(">u2").tobytes())
-    yield "grey_float.tif", encode(Image.fromarray((scene(channels=1)[..., 0] * 1.5 - 40).astype(np.float32), "F"), "TIFF")
+    levels = scene(channels=1)[..., 0].astype(np.float32)
+    yield "grey_float.tif", encode(Image.fromarray(levels * 0.98 + 0.3, "F"), "TIFF")
+    yield "grey_float_fraction.tif", encode(Image.fromarray(levels / 255, "F"), "TIFF")
     yield "grey_inverted.tif", tiff("<", *size, (8,), 0, scene(channels=1).astype(np.uint8).tobytes())
     yield "rgb16.tif", tiff("<", *size, (16, 16, 16), 2, wide.astype("<u2").tobytes())
     yield "rgb16_big_endian.tif", tiff(">", *size, (16, 16, 16), 2, wide.astype(">u2").tobytes())
+    yield "profile_p3.tif", encode(rgb(), "TIFF", icc_profile=profile("Display P3"))
     yield "two_pages.tif", encode(rgb(), "TIFF", save_all=True, append_images=[grey()])
     for turn in range(2, 9):
         yield f"orientation{turn}.tif", encode(rgb(width=9, height=6), "TIFF", tiffinfo={274: turn})
@@ -249,6 +277,9 @@ def webps():
     yield "lossy_alpha.webp", encode(rgba(), "WEBP", quality=80)
     yield "lossless.webp", encode(rgb(), "WEBP", lossless=True)
     yield "lossless_alpha.webp", encode(rgba(), "WEBP", lossless=True, exact=True)
+    for turn in range(2, 9):
+        yield f"orientation{turn}.webp", encode(rgb(width=9, height=6), "WEBP", lossless=True, **oriented(turn))
+    yield "profile_p3.webp", encode(rgb(), "WEBP", lossless=True, icc_profile=profile("Display P3"))
     yield "animated.webp", encode(rgb(), "WEBP", lossless=True, save_all=True, append_images=[rgb().rotate(90)])
 
 
@@ -269,16 +300,37 @@ def pnms():
     yield "max65535.ppm", f"P6\n{header}65535\n".encode() + (colour * 257).astype(">u2").tobytes()
 
 
+def decoded(data):
+    """As Pillow converts it, but for what docs/decoders.md names."""
+    image = Image.open(io.BytesIO(data))
+    if image.format == "TIFF":
+        image.load_end = lambda: None  # It would turn the picture.
+    if not (image.mode.startswith("I") or image.mode == "F"):
+        return image.convert("RGB")
+    values = np.asarray(image)
+    if image.mode == "F":
+        values = (values * 255).round() if values.max() <= 1 else values
+    elif image.format == "PPM":
+        values = (values.astype(np.uint32) * 255 + 32767) // 65535
+    else:
+        values = values.astype(np.uint32) >> 8
+    return Image.fromarray(values.astype(np.uint8), "L").convert("RGB")
+
+
 def write_decoded():
-    expected = []
+    expected, upright = [], []
     for family in (jpegs, pngs, bmps, gifs, tiffs, webps, pnms):
         for name, data in family():
             (OUT / name).write_bytes(data)
-            image = Image.open(io.BytesIO(data)).convert("RGB")
+            image = decoded(data)
             expected.append([name, *image.size, crc(image.tobytes())])
             if name in CLOSE:
                 (OUT / f"{name}.rgb.z").write_bytes(zlib.compress(image.tobytes(), 9))
+            if name.startswith("orientation"):
+                image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+                upright.append([name, *image.size, crc(image.tobytes())])
     write_rows("decoded.json", expected)
+    write_rows("upright.json", upright)
 
 
 def pattern(width, height):

@@ -19,6 +19,7 @@ and, where there is something to say,
 
     aux              paths of the layers that give logits in training only
     transform_input  true: the network takes inputs normalised with ImageNet's mean and standard deviation, and normalises them anew
+    without_transform_input  1000 logits of the same weights and input if it does not, as torchvision builds it for weights of one's own
     other_size       {input, logits} for an input of another size, which need not be square; vit and maxvit are built anew for it, vit with
                      interpolated embeddings of positions
 
@@ -226,6 +227,10 @@ def fixture(arch):
         value["aux"] = aux
     if options.get("transform_input"):
         value["transform_input"] = True
+        model.transform_input = False
+        _, plain = run(model, head, x.double())
+        value["without_transform_input"] = floats(plain)
+        model.transform_input = True
     if other:
         other_model = of_size(arch, model, other[-1])
         _, other_logits = run(other_model, head, torch.from_numpy(formula.inputs("input", other)).double())

@@ -28,17 +28,13 @@ impl BurnEngine {
         if !cfg!(any(feature = "cuda", feature = "rocm", feature = "metal", feature = "vulkan")) {
             return Err(EngineError::Device(
                 "this engraft is built for the CPU alone; for a GPU build it with one of the features cuda (NVIDIA), \
-                 rocm (AMD), metal (Apple) or vulkan (any), as in `cargo build --release --features vulkan`, or leave \
-                 --gpu away to run on the CPU"
+                 rocm (AMD), metal (Apple) or vulkan (any), as in `cargo build --release --features vulkan`"
                     .into(),
             ));
         }
         let found = Device::enumerate(gpu_backends()).into_iter().next();
         let device = found.ok_or_else(|| {
-            EngineError::Device(
-                "no GPU was found; check that its driver is installed, or leave --gpu away to run on the CPU"
-                    .into(),
-            )
+            EngineError::Device("no GPU was found; check that its driver is installed".into())
         })?;
         let name = format!("gpu ({device:?})");
         Ok(Self { device, name })
@@ -73,6 +69,10 @@ impl Engine for BurnEngine {
         self.name.clone()
     }
 
+    fn numerics(&self) -> String {
+        format!("burn {} {}", env!("CARGO_PKG_VERSION"), self.name)
+    }
+
     fn network(&self, graph: &Graph, state: StateDict) -> Result<Box<dyn Network>, EngineError> {
         Ok(Box::new(BurnNetwork::new(graph, state, &self.device)?))
     }
@@ -80,8 +80,8 @@ impl Engine for BurnEngine {
     fn trainer(
         &self,
         graph: &Graph,
-        state: &StateDict,
-        training: Training<'_>,
+        state: StateDict,
+        training: &Training<'_>,
     ) -> Result<Box<dyn Trainer>, EngineError> {
         Ok(Box::new(BurnTrainer::new(graph, state, training, &self.device)?))
     }

@@ -17,8 +17,8 @@ pub(crate) trait Context {
     /// A parameter or buffer by its full name, as one flat tensor.
     fn tensor(&mut self, name: &str) -> Tensor<1>;
 
-    /// The seed and the number of the step, in training; `None` in evaluation.
-    fn dropout(&self) -> Option<(u64, u64)> {
+    /// What decides dropout in training; `None` in evaluation.
+    fn draw(&self) -> Option<u64> {
         None
     }
 
@@ -201,8 +201,8 @@ impl<C: Context> Step<'_, C> {
 
     /// Multiplies by a mask, which is broadcast to the shape of the values.
     fn dropout(&self, p: f64, x: Value, mask: Shape) -> Value {
-        let Some((seed, step)) = self.context.dropout() else { return x };
-        let values = dropout_mask(seed, step, self.index, mask.iter().product(), p);
+        let Some(draw) = self.context.draw().filter(|_| p > 0.0) else { return x };
+        let values = dropout_mask(draw, self.index, mask.iter().product(), p);
         let device = with_tensor!(&x, tensor => tensor.device());
         with_tensors!((x, Value::new(&mask, values, &device)), x, mask => x * mask)
     }

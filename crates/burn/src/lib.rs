@@ -14,17 +14,17 @@
 //! let x = b.layer("relu", Activation::ReLU, x);
 //! let graph = b.finish(x);
 //!
-//! let network = BurnEngine::cpu().network(&graph, initial_state(&graph.state(), 0))?;
+//! let mut network = BurnEngine::cpu().network(&graph, initial_state(&graph.state(), 0))?;
 //! let output = network.forward(&Tensor::f32([1, 3], vec![-1.0, 0.0, 2.0]))?;
 //! assert_eq!(output, Tensor::f32([1, 3], vec![0.0, 0.0, 2.0]));
 //! # Ok::<(), engraft_engine::EngineError>(())
 //! ```
 
-mod adam;
 mod attention;
 mod engine;
 mod forward;
 mod network;
+mod optimiser;
 mod trainer;
 mod value;
 

@@ -26,8 +26,8 @@ impl BurnNetwork {
 }
 
 impl Network for BurnNetwork {
-    fn forward(&self, input: &HostTensor) -> Result<HostTensor, EngineError> {
-        evaluate(&self.graph, &self.tensors, input, &self.device)
+    fn forward(&mut self, input: &HostTensor) -> Result<HostTensor, EngineError> {
+        evaluate(&self.graph, &|name| self.tensors[name].clone(), input, &self.device)
     }
 }
 
@@ -40,22 +40,22 @@ pub(crate) fn upload(graph: &Graph, state: StateDict, device: &Device) -> Result
     Ok(take_floats(graph, state)?.into_iter().map(upload).collect())
 }
 
-/// The output of a network in evaluation mode.
+/// The output of a network in evaluation mode; `tensor` gives its tensors by their full names.
 pub(crate) fn evaluate(
     graph: &Graph,
-    tensors: &Tensors,
+    tensor: &dyn Fn(&str) -> Tensor<1>,
     input: &HostTensor,
     device: &Device,
 ) -> Result<HostTensor, EngineError> {
-    let outputs = forward(graph, input, device, &mut Evaluation(tensors))?;
+    let outputs = forward(graph, input, device, &mut Evaluation(tensor))?;
     let output = outputs.into_iter().next().unwrap_or_else(|| unreachable!("every network has an output"));
     Ok(HostTensor::f32(output.shape(), output.into_vec()))
 }
 
-struct Evaluation<'a>(&'a Tensors);
+struct Evaluation<'a>(&'a dyn Fn(&str) -> Tensor<1>);
 
 impl Context for Evaluation<'_> {
     fn tensor(&mut self, name: &str) -> Tensor<1> {
-        self.0[name].clone()
+        self.0(name)
     }
 }

@@ -2,4 +2,5 @@
 
 use engraft_burn::BurnEngine;
 
-engraft_engine::test_engine!(BurnEngine::cpu());
+engraft_engine::test_running!(BurnEngine::cpu());
+engraft_engine::test_training!(BurnEngine::cpu());

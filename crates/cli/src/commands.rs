@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod cache;
 pub(crate) mod features;
+pub(crate) mod info;
 pub(crate) mod models;
 pub(crate) mod predict;
 pub(crate) mod show;

@@ -31,8 +31,9 @@ struct Cli {
 enum Command {
     Models(commands::models::Models),
     Show(commands::show::Show),
-    Train(commands::train::Train),
+    Train(Box<commands::train::Train>),
     Predict(commands::predict::Predict),
+    Info(commands::info::Info),
     Features(commands::features::Features),
     Bench(commands::bench::Bench),
     Cache(commands::cache::Cache),
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Show(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Predict(command) => command.run(),
+        Command::Info(command) => command.run(),
         Command::Features(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Cache(command) => command.run(),
@@ -82,6 +84,39 @@ fn report(error: &(dyn Error + 'static)) {
         return;
     }
     output::note(&format!("error: {error}"));
+    if let Some(hint) = error.downcast_ref().and_then(hint) {
+        output::note(&format!("hint: {hint}"));
+    }
+}
+
+/// By which option an error of the library can be met: the library knows none.
+fn hint(error: &engraft::Error) -> Option<&'static str> {
+    use engraft::{EngineError, Error, GraphError, TrainError, WeightsError};
+    Some(match error {
+        Error::Engine(EngineError::Device(_)) => "leave --gpu away to run on the CPU",
+        Error::Graph(GraphError::NoSuchModule { .. }) => "`engraft show ARCH` prints all modules",
+        Error::Graph(GraphError::NoHead { .. }) => "say with --cut PATH what the head replaces",
+        Error::NoPublishedWeights { .. } | Error::UnknownWeights { .. } => {
+            "--weights takes a file, a name of published weights, or `random`"
+        }
+        Error::Weights(WeightsError::Download { .. } | WeightsError::WrongHash { .. }) => {
+            "--weights FILE takes weights that you have"
+        }
+        Error::OptionsChanged { .. } | Error::Train(TrainError::PhotosChanged { .. }) => {
+            "--force goes on with what there is now; `engraft train` without --resume begins a new run"
+        }
+        Error::Train(TrainError::RunExists { .. }) => {
+            "--resume RUN goes on with it, --run NAME names another"
+        }
+        Error::Train(TrainError::NotLinear | TrainError::NotKept) => "--solver adam trains any head",
+        Error::Train(TrainError::Cache { .. }) => "--no-cache keeps no features",
+        Error::Train(TrainError::Strict { .. } | TrainError::Contradicting { .. }) => {
+            "without --strict such photos are left out"
+        }
+        Error::Train(TrainError::NoCheckpoint { .. }) => "`--arch ARCH --weights FILE` uses a weights file",
+        Error::AuxiliaryHeads(_) => "--freeze none trains all; --aux drop leaves auxiliary heads away",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

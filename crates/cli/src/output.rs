@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use engraft_tensor::{WriteError, check_writable};
+use engraft::{WriteError, check_writable};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 

@@ -50,7 +50,11 @@ fn a_weights_file_that_is_cut_short() {
         "page.pth",
         &["is no weights file: it begins with `<!DOCTYPE html>`"],
     );
-    sandbox.cannot_use("squeezenet1_1", "none.pth", &["--weights none.pth: there is no such file"]);
+    sandbox.cannot_use(
+        "squeezenet1_1",
+        "none.pth",
+        &["the weights none.pth: there is no such file", "hint: --weights"],
+    );
 }
 
 #[test]
@@ -158,12 +162,12 @@ fn checkpoints_that_are_damaged_or_of_another_version() {
     };
     rewrite(&|_| ());
     sandbox.run("predict changed.safetensors flowers/test").succeeded();
-    rewrite(&|about| about["format"] = json!(2));
+    rewrite(&|about| about["format"] = json!(3));
     let words =
-        ["is a checkpoint of format 2", "reads format 1", "use the version that wrote it, or train again"];
+        ["is a checkpoint of format 3", "reads format 2", "use the version that wrote it, or train again"];
     sandbox.is_no_checkpoint("changed.safetensors", &words);
     // What a later version adds to its description does not hide the reason.
-    rewrite(&|about| *about = json!({"format": 2, "network": "something new"}));
+    rewrite(&|about| *about = json!({"format": 3, "network": "something new"}));
     sandbox.is_no_checkpoint("changed.safetensors", &words);
     rewrite(&|about| about["classes"] = json!(7));
     sandbox.is_no_checkpoint("changed.safetensors", &["is damaged", "invalid type"]);

@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::path::PathBuf;
 
 use common::{Run, Sandbox, TINY, event, images_and_cached, words};
 use serde_json::Value;
@@ -10,6 +11,17 @@ use serde_json::Value;
 /// Trains on `flowers`, and says how many images there were and how many of them were cached.
 fn cached(sandbox: &Sandbox, line: &str) -> (u64, u64) {
     images_and_cached(&sandbox.train(&format!("flowers --epochs 1 --out out.safetensors {line}")))
+}
+
+/// Of the features of `TINY`.
+const ROW_BYTES: usize = 64 * 4;
+
+/// The one file of features of this extension.
+fn cache_file(sandbox: &Sandbox, extension: &str) -> (PathBuf, Vec<u8>) {
+    let mut files = sandbox.files("cache/features");
+    files.retain(|path| path.extension().is_some_and(|found| found == extension));
+    let [path] = &files[..] else { panic!("{files:?}") };
+    (path.clone(), fs::read(path).unwrap())
 }
 
 #[test]
@@ -64,10 +76,7 @@ fn the_same_photo_twice_is_computed_once() {
         sandbox.write(&format!("flowers/train/1/copy{i}.ppm"), copy);
     }
     assert_eq!(cached(&sandbox, TINY), (41, 0));
-    let shards = sandbox.files("cache/features");
-    assert_eq!(shards.len(), 1);
-    let shard = shards[0].strip_prefix(sandbox.path("")).unwrap().to_str().unwrap();
-    assert_eq!(sandbox.tensors(shard).get("features").unwrap().shape, [21, 64]);
+    assert_eq!(cache_file(&sandbox, "rows").1.len(), 21 * ROW_BYTES);
 }
 
 #[test]
@@ -90,15 +99,11 @@ fn another_frozen_part_is_another_matter() {
 #[test]
 fn another_transform_is_another_matter() {
     let sandbox = Sandbox::with_flowers();
-    // torchvision evaluates the newer weights of this network on images that are resized to another size.
-    let (old, new) = ("mobilenet_v2-b0353104.pth", "mobilenet_v2-7ebf99e0.pth");
-    sandbox.weights(old, "mobilenet_v2", 1);
-    fs::copy(sandbox.path(old), sandbox.path(new)).unwrap();
-    for (weights, resize, cached) in [(old, 256, 0), (new, 232, 0), (old, 256, 21), (new, 232, 21)] {
-        let line = format!("flowers --epochs 1 --arch mobilenet_v2 --cut features.1 --weights {weights}");
-        let events = sandbox.train(&line);
-        assert_eq!(event(&events, "start")["transform"]["resize"], resize);
-        assert_eq!(images_and_cached(&events), (21, cached), "{weights}");
+    for (turns, cached) in [(false, 0), (true, 0), (false, 21), (true, 21)] {
+        let option = if turns { "--exif-orientation" } else { "" };
+        let events = sandbox.train(&format!("flowers --epochs 1 {TINY} {option}"));
+        assert_eq!(event(&events, "start")["transform"]["exif_orientation"], turns);
+        assert_eq!(images_and_cached(&events), (21, cached), "{option}");
     }
 }
 
@@ -113,38 +118,39 @@ fn no_cache_writes_and_reads_nothing() {
 }
 
 #[test]
-fn a_damaged_shard_is_computed_again() {
+fn damaged_features_are_computed_again() {
     let sandbox = Sandbox::with_flowers();
     cached(&sandbox, TINY);
     let checkpoint = sandbox.read("out.safetensors");
-    let shard = sandbox.files("cache/features").pop().unwrap();
-    let whole = fs::read(&shard).unwrap();
-    let last = whole.len() - 1;
-    let flipped = |at: usize| {
-        let mut bytes = whole.clone();
+    let (rows_path, rows) = cache_file(&sandbox, "rows");
+    let (keys_path, keys) = cache_file(&sandbox, "keys");
+    let flipped = |bytes: &[u8], at: usize| {
+        let mut bytes = bytes.to_vec();
         bytes[at] ^= 1;
         bytes
     };
-    let of_an_image = whole.windows(9).position(|at| at == b"\"images\":").unwrap() + 20;
-    for (damage, bytes) in [
-        ("cut short", whole[..last].to_vec()),
-        ("half", whole[..last / 2].to_vec()),
-        ("empty", Vec::new()),
-        ("garbage", b"garbage".to_vec()),
-        ("a bit of the features", flipped(last)),
-        ("the hash of an image", flipped(of_an_image)),
-        ("longer", [&whole[..], b"x"].concat()),
+    for (damage, path, bytes, left) in [
+        ("cut short", &rows_path, rows[..rows.len() - 1].to_vec(), 20),
+        ("half", &rows_path, rows[..rows.len() / 2].to_vec(), 10),
+        ("empty", &rows_path, Vec::new(), 0),
+        ("garbage", &rows_path, b"garbage".repeat(rows.len() / 7), 0),
+        ("a bit of the features", &rows_path, flipped(&rows, rows.len() - 1), 20),
+        ("longer", &rows_path, [&rows[..], b"x"].concat(), 21),
+        ("the hash of a photo", &keys_path, flipped(&keys, 20), 20),
+        ("keys cut short", &keys_path, keys[..keys.len() - 1].to_vec(), 20),
+        ("no keys", &keys_path, Vec::new(), 0),
     ] {
-        fs::write(&shard, bytes).unwrap();
-        assert_eq!(cached(&sandbox, TINY), (21, 0), "{damage}");
+        fs::write(path, bytes).unwrap();
+        assert_eq!(cached(&sandbox, TINY), (21, left), "{damage}");
         assert!(sandbox.read("out.safetensors") == checkpoint, "{damage}");
         assert_eq!(cached(&sandbox, TINY), (21, 21), "{damage}");
-        assert!(fs::read(&shard).unwrap() == whole, "{damage}");
+        fs::write(&rows_path, &rows).unwrap();
+        fs::write(&keys_path, &keys).unwrap();
     }
-    // A file that is whole but no shard of these features, and what is no file at all.
-    fs::rename(&shard, shard.with_file_name("0123.safetensors")).unwrap();
-    fs::create_dir(shard.with_file_name("folder.safetensors")).unwrap();
-    assert_eq!(cached(&sandbox, TINY), (21, 0));
+    // What is no file at all, and what an earlier version left.
+    fs::create_dir(keys_path.with_file_name("folder.keys")).unwrap();
+    fs::write(keys_path.with_file_name("0123.safetensors"), "features").unwrap();
+    assert_eq!(cached(&sandbox, TINY), (21, 21));
 }
 
 #[test]
@@ -169,7 +175,7 @@ fn the_environment_says_where_the_cache_is() {
         let place = sandbox.path(folder);
         assert_eq!(event(&events, "start")["cache"], place.to_str().unwrap());
         assert_eq!(images_and_cached(&events), (21, 0), "{folder}");
-        assert_eq!(sandbox.files(&format!("{folder}/features")).len(), 1, "{folder}");
+        assert_eq!(sandbox.files(&format!("{folder}/features")).len(), 3, "{folder}");
         assert_eq!(run("cache --json")[0]["path"], place.to_str().unwrap());
     }
 }
@@ -181,7 +187,8 @@ fn the_cache_can_be_measured_and_cleared() {
     assert_eq!(cache("cache --json")["features_bytes"], 0);
     cached(&sandbox, TINY);
     sandbox.write("cache/weights/some.pth", [0; 1000]);
-    let bytes = fs::metadata(sandbox.files("cache/features").pop().unwrap()).unwrap().len();
+    let bytes: u64 =
+        ["rows", "keys"].map(|extension| cache_file(&sandbox, extension).1.len() as u64).iter().sum();
     let before = cache("cache --json");
     assert_eq!(before["features_bytes"], bytes);
     assert_eq!(before["weights_bytes"], 1000);

@@ -14,7 +14,7 @@ fn a_checkpoint_says_all_that_is_needed_to_use_it() {
                 --epochs 2 --learning_rate 0.01 --batch-size 5 --seed 7 --out out.safetensors";
     let events = sandbox.train(line);
     let about = sandbox.metadata("out.safetensors", "engraft");
-    assert_eq!(about["format"], 1);
+    assert_eq!(about["format"], 2);
     assert_eq!(about["architecture"], "shufflenet_v2_x0_5");
     assert_eq!(about["cut"], "fc");
     assert_eq!(about["head"], json!({"hidden_units": [16, 8], "classes": 3, "dropout": 0.4}));
@@ -85,5 +85,5 @@ fn an_older_checkpoint_is_replaced() {
     let sandbox = Sandbox::with_flowers();
     sandbox.write("out.safetensors", "something else");
     sandbox.train(&format!("{TINY} flowers --epochs 1 --out out.safetensors"));
-    assert_eq!(sandbox.metadata("out.safetensors", "engraft")["format"], 1);
+    assert_eq!(sandbox.metadata("out.safetensors", "engraft")["format"], 2);
 }

@@ -67,7 +67,7 @@ fn a_checkpoint_that_was_being_written_is_not_there() {
         }
         match sandbox.read("net/out.safetensors").as_slice() {
             b"the old one" => {}
-            _ => assert_eq!(sandbox.metadata("net/out.safetensors", "engraft")["format"], 1, "kill {kill}"),
+            _ => assert_eq!(sandbox.metadata("net/out.safetensors", "engraft")["format"], 2, "kill {kill}"),
         }
         sandbox.write("net/out.safetensors", "the old one");
     }

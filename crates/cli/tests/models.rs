@@ -51,7 +51,7 @@ fn rows_are_chosen_by_name_and_sorted() {
 fn weights_are_chosen_by_the_name_of_their_publication() {
     let sandbox = Sandbox::with_flowers();
     let words =
-        ["--weights IMAGENET1K_V7", "no such published weights of resnet18, which are: IMAGENET1K_V1"];
+        ["the weights IMAGENET1K_V7", "no such published weights of resnet18, which are: IMAGENET1K_V1"];
     sandbox.run("train flowers --arch resnet18 --weights IMAGENET1K_V7").failed(1, &words);
     // No network is in reach: the error says which file was wanted.
     for (weights, file) in [("IMAGENET1K_V1", "resnet50-0676ba61.pth"), ("DEFAULT", "resnet50-11ad3fa6.pth")]

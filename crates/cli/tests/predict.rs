@@ -163,5 +163,7 @@ fn what_is_asked_must_be_there() {
     sandbox
         .run(&format!("predict net.safetensors {photo} --category-names names.json"))
         .failed(1, &["names.json: a JSON object of names is needed", r#"{"1": "daisy"}"#]);
-    sandbox.run(&format!("predict net.safetensors {photo} --gpu")).failed(1, &["leave --gpu away"]);
+    sandbox
+        .run(&format!("predict net.safetensors {photo} --gpu"))
+        .failed(1, &["leave --gpu away to run on the CPU"]);
 }

@@ -5,7 +5,7 @@ mod common;
 use std::process::Stdio;
 
 use common::{LEARNS, Run, Sandbox, TINY, event, words};
-use engraft_tensor::StateDict;
+use engraft_tensor::{StateDict, TensorData};
 use serde_json::json;
 
 #[test]
@@ -66,6 +66,8 @@ fn the_banner_comes_first_then_a_line_an_epoch_then_the_test() {
         format!("train {TINY} flowers --hidden_units 8 4 --dropout 0.3 --epochs 3 --learning_rate 0.01");
     let run = sandbox.run(&line).succeeded();
     let banner = [
+        ("data", "flowers: 3 classes, 12 images for training, 6 for validation, 3 for the test"),
+        ("read as", "train/ 12, valid/ 6, test/ 3; 1 7, 10 7, 2 7"),
         ("architecture", "squeezenet1_1, weights random"),
         (
             "head",
@@ -77,7 +79,7 @@ fn the_banner_comes_first_then_a_line_an_epoch_then_the_test() {
         ("learning rate", "0.01"),
         ("device", "cpu"),
         ("trained", "the new head; the backbone is frozen"),
-        ("data", "flowers: 3 classes, 12 images for training, 6 for validation, 3 for the test"),
+        ("run", "runs/flowers-squeezenet1_1"),
         ("features", "21 images, 0 of them from the cache"),
     ];
     let mut lines = run.stdout.lines();
@@ -90,8 +92,11 @@ fn the_banner_comes_first_then_a_line_an_epoch_then_the_test() {
         assert!(line.starts_with(&format!("epoch     {epoch}/3  train loss ")), "{line}");
         assert!(line.contains("  validation loss ") && line.contains(" %  "), "{line}");
     }
-    let names: Vec<&str> = lines.map(|line| line[..14].trim_end()).collect();
-    assert_eq!(names, ["best", "test", "saved", "try it"]);
+    let names: Vec<&str> = lines.map(|line| line[..14].trim()).filter(|name| !name.is_empty()).collect();
+    for wanted in ["best", "test", "margin", "baseline", "recall", "saved", "try it"] {
+        assert!(names.contains(&wanted), "{names:?}");
+    }
+    assert_eq!(names.last(), Some(&"try it"));
     assert!(run.stdout.contains("engraft predict flowers-squeezenet1_1.safetensors IMAGE..."));
     assert_eq!(run.stderr, "");
 }
@@ -163,7 +168,12 @@ fn changed(trained: &StateDict, given: &StateDict) -> Vec<String> {
 #[test]
 fn frozen_means_frozen() {
     let sandbox = Sandbox::with_flowers();
-    let given = sandbox.weights("weights.safetensors", "shufflenet_v2_x0_5", 1);
+    let mut given = sandbox.weights("weights.safetensors", "shufflenet_v2_x0_5", 1);
+    // What so many random layers give is of 10^25, whose squares are too large for Adam.
+    if let Some(TensorData::F32(values)) = given.get_mut("conv5.1.weight").map(|tensor| &mut tensor.data) {
+        values.iter_mut().for_each(|value| *value *= 1e-25);
+    }
+    sandbox.save("weights.safetensors", &given);
     let line = "flowers --arch shufflenet_v2_x0_5 --weights weights.safetensors --batch-size 4 --out out.safetensors";
     let names: Vec<String> = given.names().map(String::from).collect();
 
@@ -200,12 +210,12 @@ fn a_weights_file_needs_no_head_that_fits() {
     let mut weights = sandbox.weights("whole.safetensors", "shufflenet_v2_x0_5", 1);
     let line = "flowers --arch shufflenet_v2_x0_5 --epochs 1 --out out.safetensors --weights";
     sandbox.train(&format!("{line} whole.safetensors"));
-    let expected = sandbox.read("out.safetensors");
+    let expected = sandbox.tensors("out.safetensors");
     weights.insert("fc.bias", engraft_tensor::Tensor::f32([5], vec![0.0; 5]));
     weights.remove("fc.weight");
     sandbox.save("part.safetensors", &weights);
     sandbox.train(&format!("{line} part.safetensors"));
-    assert!(expected == sandbox.read("out.safetensors"));
+    assert!(expected == sandbox.tensors("out.safetensors"));
 }
 
 #[test]
@@ -251,8 +261,8 @@ fn auxiliary_heads_train_along_if_asked_to() {
 
     sandbox
         .run(&format!("train {line} --aux train --freeze backbone"))
-        .failed(2, &["--aux train needs --freeze none"]);
+        .failed(1, &["auxiliary heads help to train the layers before them", "hint: --freeze none"]);
     sandbox
         .run("train flowers --arch resnet18 --weights random --aux train")
-        .failed(2, &["there are no auxiliary heads"]);
+        .failed(1, &["there are no auxiliary heads"]);
 }

@@ -1,7 +1,7 @@
 //! The engine: the CPU behind Engraft's interface.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 
 use engraft_engine::{Engine, EngineError, Network, Trainer, Training, take_floats};
@@ -17,22 +17,21 @@ pub fn default_threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Runs networks on the CPU by compiled plans; trains them with another engine.
+/// Runs networks on the CPU by compiled plans. It does not train yet.
 pub struct CpuEngine {
     level: Level,
     pool: Arc<Pool>,
-    training: Box<dyn Engine>,
 }
 
 impl CpuEngine {
-    /// With this many threads, and the best instruction set of the machine ([`Level::detect`]); `training` is the engine that trains.
-    pub fn new(threads: usize, training: impl Engine + 'static) -> CpuEngine {
-        CpuEngine::with_level(Level::detect(), threads, training)
+    /// With this many threads, and the best instruction set of the machine ([`Level::detect`]).
+    pub fn new(threads: usize) -> CpuEngine {
+        CpuEngine::with_level(Level::detect(), threads)
     }
 
     /// As [`new`](Self::new), with a certain instruction set.
-    pub fn with_level(level: Level, threads: usize, training: impl Engine + 'static) -> CpuEngine {
-        CpuEngine { level, pool: Arc::new(Pool::new(threads)), training: Box::new(training) }
+    pub fn with_level(level: Level, threads: usize) -> CpuEngine {
+        CpuEngine { level, pool: Arc::new(Pool::new(threads)) }
     }
 
     /// How many threads compute.
@@ -57,8 +56,7 @@ impl CpuEngine {
     pub fn compile(&self, graph: &Graph, state: StateDict) -> Result<CpuNetwork, EngineError> {
         let graph = graph.without_aux();
         let tensors = take_floats(&graph, state)?;
-        let stage = Mutex::new(Stage::New(tensors));
-        Ok(CpuNetwork { level: self.level, pool: Arc::clone(&self.pool), graph, stage })
+        Ok(CpuNetwork { level: self.level, pool: Arc::clone(&self.pool), graph, stage: Stage::New(tensors) })
     }
 }
 
@@ -67,17 +65,21 @@ impl Engine for CpuEngine {
         "cpu".into()
     }
 
+    fn numerics(&self) -> String {
+        format!("cpu {} {}", engraft_kernels::VERSION, self.level)
+    }
+
     fn network(&self, graph: &Graph, state: StateDict) -> Result<Box<dyn Network>, EngineError> {
         Ok(Box::new(self.compile(graph, state)?))
     }
 
     fn trainer(
         &self,
-        graph: &Graph,
-        state: &StateDict,
-        training: Training<'_>,
+        _graph: &Graph,
+        _state: StateDict,
+        _training: &Training<'_>,
     ) -> Result<Box<dyn Trainer>, EngineError> {
-        self.training.trainer(graph, state, training)
+        Err(EngineError::DoesNotTrain { device: self.device() })
     }
 }
 
@@ -86,7 +88,7 @@ pub struct CpuNetwork {
     level: Level,
     pool: Arc<Pool>,
     graph: Graph,
-    stage: Mutex<Stage>,
+    stage: Stage,
 }
 
 enum Stage {
@@ -99,7 +101,7 @@ impl CpuNetwork {
     ///
     /// # Errors
     /// When the shape does not fit the network.
-    pub fn describe(&self, shape: &[usize]) -> Result<Profile, EngineError> {
+    pub fn describe(&mut self, shape: &[usize]) -> Result<Profile, EngineError> {
         let shapes = self.graph.shapes(shape)?;
         self.compiled(&shapes).describe(shape)
     }
@@ -108,61 +110,38 @@ impl CpuNetwork {
     ///
     /// # Errors
     /// When the input's shape does not fit the network.
-    pub fn profile(&self, input: &Tensor) -> Result<Profile, EngineError> {
+    pub fn profile(&mut self, input: &Tensor) -> Result<Profile, EngineError> {
         let shapes = self.graph.shapes(&input.shape)?;
-        self.compiled(&shapes).profile(&self.pool, input)
+        let pool = Arc::clone(&self.pool);
+        self.compiled(&shapes).profile(&pool, input)
     }
 
     /// Bytes of packed weights and of the buffers that passes have needed so far.
     pub fn memory_bytes(&self) -> usize {
-        match &*self.lock() {
+        match &self.stage {
             Stage::New(tensors) => tensors.values().map(|values| size_of_val(&values[..])).sum(),
             Stage::Compiled(plan) => plan.memory_bytes(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The plan; made if there is none, for the shapes of its nodes.
-    fn compiled(&self, shapes: &[Shape]) -> CompiledPlan<'_> {
-        let mut stage = self.lock();
-        if let Stage::New(tensors) = &mut *stage {
+    fn compiled(&mut self, shapes: &[Shape]) -> &mut Plan {
+        if let Stage::New(tensors) = &mut self.stage {
             let tensors = std::mem::take(tensors);
-            *stage = Stage::Compiled(Box::new(Plan::new(self.level, &self.graph, shapes, tensors)));
+            self.stage = Stage::Compiled(Box::new(Plan::new(self.level, &self.graph, shapes, tensors)));
         }
-        CompiledPlan(stage)
+        match &mut self.stage {
+            Stage::Compiled(plan) => plan,
+            Stage::New(_) => unreachable!("it was compiled just now"),
+        }
     }
 }
 
 impl Network for CpuNetwork {
-    fn forward(&self, input: &Tensor) -> Result<Tensor, EngineError> {
+    fn forward(&mut self, input: &Tensor) -> Result<Tensor, EngineError> {
         // An input that does not fit must not decide anything.
         let shapes = self.graph.shapes(&input.shape)?;
-        self.compiled(&shapes).run(&self.pool, input)
-    }
-}
-
-/// A stage that is compiled.
-struct CompiledPlan<'a>(MutexGuard<'a, Stage>);
-
-impl std::ops::Deref for CompiledPlan<'_> {
-    type Target = Plan;
-
-    fn deref(&self) -> &Plan {
-        match &*self.0 {
-            Stage::Compiled(plan) => plan,
-            Stage::New(_) => unreachable!("it is made of a compiled stage"),
-        }
-    }
-}
-
-impl std::ops::DerefMut for CompiledPlan<'_> {
-    fn deref_mut(&mut self) -> &mut Plan {
-        match &mut *self.0 {
-            Stage::Compiled(plan) => plan,
-            Stage::New(_) => unreachable!("it is made of a compiled stage"),
-        }
+        let pool = Arc::clone(&self.pool);
+        self.compiled(&shapes).run(&pool, input)
     }
 }

@@ -37,7 +37,12 @@ pub(crate) fn execute(execution: &mut Execution<'_>, step: &Step, input: &[f32])
             execution.network_input(&input[first_image * image..], output, &step.output);
         }
         Work::Copy => general::copy(execution.pool, execution.operand(&step.inputs[0]), output, &step.output),
-        Work::Operation(number) => execution.operation(*number, step, output, means.as_deref_mut()),
+        Work::Operation(number) => {
+            // Those of the images that go through the step now.
+            let offset = step.means.as_ref().map_or(0, |means| means.offset);
+            let means = means.as_deref_mut().map(|means| &mut means[offset..]);
+            execution.operation(*number, step, output, means);
+        }
         Work::Windows(number, table) => execution.windows(*number, step, table, output),
     }
     execution.slots[slot] = memory;

@@ -1,21 +1,16 @@
 //! The CPU engine: a graph and its state dict, compiled to a plan on `engraft-kernels`.
 //!
-//! `docs/engine.md` tells how. Networks that train are another engine's work, which is given to [`CpuEngine::new`].
+//! `docs/engine.md` tells how. It does not train networks yet: that is another engine's work.
 //!
 //! ```no_run
 //! use engraft_cpu::{CpuEngine, default_threads};
-//! use engraft_engine::{Engine, EngineError, Network};
+//! use engraft_engine::{EngineError, Network};
 //! use engraft_graph::Graph;
 //! use engraft_tensor::{StateDict, Tensor};
 //!
-//! fn logits(
-//!     graph: &Graph,
-//!     state: StateDict,
-//!     images: &Tensor,
-//!     training: impl Engine + 'static,
-//! ) -> Result<Tensor, EngineError> {
-//!     let engine = CpuEngine::new(default_threads(), training);
-//!     let network = engine.compile(graph, state)?;
+//! fn logits(graph: &Graph, state: StateDict, images: &Tensor) -> Result<Tensor, EngineError> {
+//!     let engine = CpuEngine::new(default_threads());
+//!     let mut network = engine.compile(graph, state)?;
 //!     println!("{}", network.describe(&images.shape)?);
 //!     network.forward(images)
 //! }

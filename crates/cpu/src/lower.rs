@@ -120,7 +120,7 @@ impl Lowering<'_> {
 
     /// Whether an operation computes its output, instead of seeing its input in another way.
     fn is_computed(&self, operation: &Operation) -> bool {
-        operation.kind != Kind::Other || !self.nodes[operation.node].op.is_view()
+        operation.kind != Kind::Other || !self.nodes[operation.node].op.computes_nothing()
     }
 
     fn dense(&mut self, shape: &[usize], order: &[usize]) -> View {

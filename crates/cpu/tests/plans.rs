@@ -9,7 +9,7 @@ use engraft_graph::Activation::GELU;
 use engraft_graph::{BatchNorm2d, Builder, Conv2d, Graph, Linear, Op};
 
 fn engine(threads: usize) -> CpuEngine {
-    CpuEngine::new(threads, BurnEngine::cpu())
+    CpuEngine::new(threads)
 }
 
 /// Compares with Burn.
@@ -66,7 +66,7 @@ fn images_alone_and_among_others() {
     check(&graph, 5);
     let state = formula::state(&graph, formula::NORM);
     let all = formula::inputs("x", &[19, 3, 160, 160]);
-    let network = engine(2).network(&graph, state.clone()).unwrap();
+    let mut network = engine(2).network(&graph, state.clone()).unwrap();
     let together = network.forward(&all).unwrap();
     let other_threads = engine(3).network(&graph, state).unwrap().forward(&all).unwrap();
     assert!(together == other_threads, "the number of threads changes bits");
@@ -115,7 +115,7 @@ fn an_expansion_is_a_part_of_a_step_if_nobody_else_reads_it() {
     let steps = |also_read| {
         let graph = graph(also_read);
         check(&graph, 2);
-        let network = engine(1).compile(&graph, formula::state(&graph, formula::NORM)).unwrap();
+        let mut network = engine(1).compile(&graph, formula::state(&graph, formula::NORM)).unwrap();
         network.describe(&[2, 6, 9, 9]).unwrap().steps.len()
     };
     // Input, the two at once, projection; or input, one after the other, projection, the other convolution.
@@ -167,11 +167,17 @@ fn a_single_channel() {
 #[test]
 fn a_residual_network_is_products_and_convolutions() {
     let graph = engraft_zoo::architecture("resnet18").unwrap();
-    let network = engine(1).compile(&graph, formula::state(&graph, formula::NORM)).unwrap();
+    let mut network = engine(1).compile(&graph, formula::state(&graph, formula::NORM)).unwrap();
     let profile = network.describe(&[2, 3, 224, 224]).unwrap();
     // Input, 20 convolutions, two pools, the head.
     assert_eq!(profile.steps.len(), 24);
     assert_eq!(profile.steps.iter().filter(|step| step.kernel.starts_with("winograd")).count(), 13);
     assert!(profile.to_string().contains("layer1.0.conv2"));
     assert!(profile.weight_bytes > 46_000_000);
+}
+
+/// Where few images go through a depthwise convolution and more through what reads its means, these are the images' own.
+#[test]
+fn means_go_to_the_image_that_they_are_of() {
+    check(&engraft_zoo::architecture("mobilenet_v3_small").unwrap(), 8);
 }

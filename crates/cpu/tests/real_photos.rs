@@ -30,7 +30,7 @@ struct Expected {
 #[test]
 fn features_and_classes_are_torchvisions() {
     check("Burn", &BurnEngine::cpu());
-    check("the CPU engine", &CpuEngine::new(2, BurnEngine::cpu()));
+    check("the CPU engine", &CpuEngine::new(2));
 }
 
 fn check(name: &str, engine: &impl Engine) {
@@ -46,8 +46,9 @@ fn check(name: &str, engine: &impl Engine) {
         let graph = architecture(arch).unwrap();
         let graft = graph.graft(&HeadSpec { hidden_units: vec![], classes: 2, dropout: 0.0 }, None).unwrap();
         let trunk = graft.graph.until(graft.features);
-        let run =
-            |graph| engine.network(graph, state.clone()).and_then(|network| network.forward(&batch)).unwrap();
+        let run = |graph| {
+            engine.network(graph, state.clone()).and_then(|mut network| network.forward(&batch)).unwrap()
+        };
         let (features, logits) = (rows(run(&trunk)), rows(run(&graph)));
         for (number, (photo, expected)) in photos.iter().enumerate() {
             let expected = &expected[arch];

@@ -1,6 +1,5 @@
 //! Every architecture of the zoo against torchvision.
 
-use engraft_burn::BurnEngine;
 use engraft_cpu::CpuEngine;
 
-engraft_engine::test_networks!(CpuEngine::new(2, BurnEngine::cpu()));
+engraft_engine::test_networks!(CpuEngine::new(2));

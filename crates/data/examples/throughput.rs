@@ -48,7 +48,7 @@ impl Pass {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::args_os().nth(1).ok_or("name a folder of images")?;
-    let paths = images_below(folder.as_ref())?;
+    let paths = images_below(folder.as_ref())?.images;
     let files: Vec<Vec<u8>> = paths.iter().map(std::fs::read).collect::<Result<_, _>>()?;
     let passes: Vec<Pass> = (0..PASSES).map(|_| Pass::run(&files)).collect::<Result<_, _>>()?;
     let count = files.len() as f64;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
+use crate::ignored::Ignored;
 use crate::list::ListOptions;
+use crate::reading::Reading;
 use crate::split::SplitSpec;
 
 /// A picture and its class.
@@ -13,15 +15,6 @@ pub struct Sample {
     pub path: PathBuf,
     /// Index into [`Dataset::classes`].
     pub label: usize,
-}
-
-/// A file that was found, but is not used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ignored {
-    /// The file.
-    pub path: PathBuf,
-    /// Why, as half a sentence: "is no image by its name".
-    pub reason: String,
 }
 
 /// The pictures of a folder or a list. No file has been decoded yet.
@@ -35,7 +28,9 @@ pub struct Dataset {
     pub valid: Vec<Sample>,
     /// For the test; may be empty.
     pub test: Vec<Sample>,
-    /// Files that are left out.
+    /// How the data were understood, with counts.
+    pub reading: Reading,
+    /// Files and folders that are left out; [`condensed`](crate::condensed) makes few sentences of many.
     pub ignored: Vec<Ignored>,
     /// Sentences for the user about what is unusual, but no error.
     pub warnings: Vec<String>,
@@ -53,5 +48,14 @@ impl Dataset {
         } else {
             Dataset::from_folder(data, split)
         }
+    }
+
+    /// Fills in the counts of `reading`.
+    pub(crate) fn count(&mut self) {
+        self.reading.split = [&self.train, &self.valid, &self.test].map(Vec::len);
+        let mut counts = vec![0; self.classes.len()];
+        let samples = self.train.iter().chain(&self.valid).chain(&self.test);
+        samples.for_each(|sample| counts[sample.label] += 1);
+        self.reading.classes = self.classes.iter().cloned().zip(counts).collect();
     }
 }

@@ -5,8 +5,12 @@ use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use image::metadata::Orientation;
+use image::{DynamicImage, RgbImage};
+
 use crate::error::{DecodeError, ImageError};
-use crate::{gif, jpeg, raster, tiff};
+use crate::notes::{Note, Notes, is_srgb};
+use crate::{file, gif, jpeg, raster, tiff};
 
 /// The largest picture that is read, in pixels: Pillow refuses the same (`PIL/Image.py`, twice
 /// `MAX_IMAGE_PIXELS`).
@@ -31,20 +35,53 @@ pub struct Image {
 
 impl Image {
     /// Decodes a JPEG, PNG, WebP, BMP, GIF (first frame), TIFF (first page) or PNM file; which one it is,
-    /// the bytes tell.
+    /// the bytes tell. [`Decoded::from_bytes`] says besides what of the file the pixels do not show.
     ///
     /// The pixels are those of Pillow 13, byte for byte, for each format and mode in `parity/images.py`:
     /// grey is repeated, a palette is looked up, alpha is dropped (not blended), 16-bit colours keep their
-    /// high byte, 16-bit greys are clipped at 255, and the EXIF orientation of a JPEG is not applied. (One
-    /// level off may be BMP of 16 bits a pixel and PNM whose largest value is neither 255 nor 65535.)
+    /// high byte. Other than there, the orientation of a TIFF is not applied (as in no other format), 16-bit
+    /// greys keep their high byte too (Pillow clips them at 255, which is white), and floating-point greys
+    /// within 0 to 1 are scaled. (One level off may be BMP of 16 bits a pixel and PNM whose largest value is
+    /// neither 255 nor 65535.)
     ///
-    /// Needs 3 bytes a pixel for the result, and while it decodes about 3 more; pictures beyond 24
-    /// megapixels wait for each other.
+    /// Needs 3 bytes a pixel for the result, and while it decodes about 3 more (a progressive JPEG 12);
+    /// pictures beyond 24 megapixels wait for each other.
     ///
     /// # Errors
     /// When the bytes are no picture, end too early, are damaged, hold an unsupported kind of picture or
     /// more than [`MAX_PIXELS`]. A decoder that panics is reported as damage.
     pub fn decode(bytes: &[u8]) -> Result<Image, DecodeError> {
+        Decoded::from_bytes(bytes).map(|decoded| decoded.image)
+    }
+
+    /// Reads and [decodes](Image::decode) a file.
+    ///
+    /// # Errors
+    /// As [`Image::decode`]; and when the file is no regular file, cannot be read, or is larger than
+    /// [`MAX_FILE_BYTES`](crate::MAX_FILE_BYTES). The message begins with the path.
+    pub fn open(path: impl AsRef<Path>) -> Result<Image, ImageError> {
+        let path = path.as_ref();
+        let (bytes, _) = file::read(path)?;
+        Image::decode(&bytes).map_err(|source| ImageError::Decode { path: path.into(), source })
+    }
+}
+
+/// A picture as its file holds it, and what its pixels do not show of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded {
+    /// The pixels as they are stored, so not turned upright.
+    pub image: Image,
+    /// What a user should know of the file.
+    pub notes: Notes,
+    orientation: Orientation,
+}
+
+impl Decoded {
+    /// Decodes as [`Image::decode`] does.
+    ///
+    /// # Errors
+    /// As [`Image::decode`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         let format = Format::guess(bytes)?;
         let decode = || match format {
             Format::Jpeg => jpeg::decode(bytes),
@@ -57,15 +94,45 @@ impl Image {
         })
     }
 
-    /// Reads and [decodes](Image::decode) a file.
-    ///
-    /// # Errors
-    /// As [`Image::decode`], and when the file cannot be read; the message begins with the path.
-    pub fn open(path: impl AsRef<Path>) -> Result<Image, ImageError> {
-        let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| ImageError::Read { path: path.into(), source })?;
-        Image::decode(&bytes).map_err(|source| ImageError::Decode { path: path.into(), source })
+    /// The picture turned as its EXIF orientation says, as Pillow's `ImageOps.exif_transpose` does it.
+    pub fn upright(self) -> Image {
+        let Image { width, height, pixels } = self.image;
+        if self.orientation == Orientation::NoTransforms {
+            return Image { width, height, pixels };
+        }
+        let Some(picture) = RgbImage::from_raw(width, height, pixels) else {
+            // Not reached: decoders give as many bytes as pixels.
+            return Image { width: 0, height: 0, pixels: Vec::new() };
+        };
+        let mut picture = DynamicImage::from(picture);
+        picture.apply_orientation(self.orientation);
+        Image { width: picture.width(), height: picture.height(), pixels: picture.into_rgb8().into_raw() }
     }
+
+    /// Without notes.
+    pub(crate) fn new(width: u32, height: u32, pixels: Vec<u8>) -> Decoded {
+        let image = Image { width, height, pixels };
+        Decoded { image, notes: Notes::default(), orientation: Orientation::NoTransforms }
+    }
+
+    /// With what the file's metadata say.
+    pub(crate) fn described(mut self, orientation: Option<Orientation>, profile: Option<&[u8]>) -> Decoded {
+        self.orientation = orientation.unwrap_or(Orientation::NoTransforms);
+        self.notes.insert_if(self.orientation != Orientation::NoTransforms, Note::Turned);
+        self.notes.insert_if(profile.is_some_and(|profile| !is_srgb(profile)), Note::Profile);
+        self
+    }
+
+    /// With a note, where `condition` holds.
+    pub(crate) fn noted(mut self, condition: bool, note: Note) -> Decoded {
+        self.notes.insert_if(condition, note);
+        self
+    }
+}
+
+/// The orientation in a block of EXIF; in PNG and WebP some writers leave JPEG's name in front of it.
+pub(crate) fn orientation_of(exif: &[u8]) -> Option<Orientation> {
+    Orientation::from_exif_chunk(exif.strip_prefix(b"Exif\0\0").unwrap_or(exif))
 }
 
 /// Who decodes it.
@@ -142,9 +209,15 @@ pub(crate) fn rgb_of_cmyk([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     })
 }
 
-/// Eight bits of a 16-bit grey as Pillow converts mode `I;16`: clipped, not scaled.
-pub(crate) fn clip_grey(value: u16) -> u8 {
-    value.min(255) as u8
+/// Whether samples of 16 bits leave the highest four unused, and are not all 0.
+pub(crate) fn is_dark(samples: &[u16]) -> bool {
+    let all = samples.iter().fold(0, |all, sample| all | sample);
+    all != 0 && all < 1 << 12
+}
+
+/// Eight bits of sixteen.
+pub(crate) fn high(value: u16) -> u8 {
+    (value >> 8) as u8
 }
 
 /// Grey pixels to RGB.

@@ -62,6 +62,32 @@ pub enum ImageError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A folder, a pipe, a socket or a device.
+    #[error("{path}: it is no regular file", path = path.display())]
+    NotAFile {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// Larger than [`MAX_FILE_BYTES`](crate::MAX_FILE_BYTES).
+    #[error("{path}: the file is too large for an image: {bytes} bytes (the limit is 536,870,912)", path = path.display())]
+    FileTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// Another program is writing it.
+    #[error("{path}: the file changed while it was read: try again when it is complete", path = path.display())]
+    Changing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A defect of this library.
+    #[error("{path}: the program failed on this image, which is a mistake in the program: leave the file out, and please report it", path = path.display())]
+    Panicked {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file could be read, but is no usable picture.
     #[error("{path}: {source}", path = path.display())]
     Decode {
@@ -93,6 +119,20 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
+    /// A file of Excel or LibreOffice.
+    #[error("{path} is a spreadsheet: save it as CSV", path = path.display())]
+    Spreadsheet {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A list with more than one way to understand its columns.
+    #[error("{list}: {problem}", list = list.display())]
+    UnclearColumns {
+        /// The list.
+        list: PathBuf,
+        /// What is not clear, the columns, and how to name them.
+        problem: String,
+    },
     /// The operating system refused.
     #[error("{path}: cannot read it: {source}", path = path.display())]
     Unreadable {
@@ -101,31 +141,79 @@ pub enum DataError {
         /// What it said.
         source: std::io::Error,
     },
-    /// `valid/` and `val/`.
-    #[error("{path} has both valid/ and val/: remove or rename one of them", path = path.display())]
-    TwoValidations {
+    /// `valid/` and `val/`, or any two folders for one split.
+    #[error("{path} has both {first}/ and {second}/: remove or rename one of them", path = path.display())]
+    TwoFolders {
         /// The folder of both.
         path: PathBuf,
+        /// The one.
+        first: String,
+        /// The other.
+        second: String,
     },
-    /// `valid/` or `val/`, but no `train/`.
-    #[error("{path} has a validation folder, but no train/", path = path.display())]
+    /// A folder that may be one of splits or one of classes.
+    #[error("{path} can be read in two ways: as splits ({splits}), or as one folder a class ({classes}); {remedy}", path = path.display())]
+    TwoReadings {
+        /// The folder.
+        path: PathBuf,
+        /// What the splits would be.
+        splits: String,
+        /// What the classes would be.
+        classes: String,
+        /// What to do in either case.
+        remedy: String,
+    },
+    /// `cats/train/`, `cats/test/`.
+    #[error("{path} has splits inside of its classes ({found}): put the classes into the splits, as in train/{class}/", path = path.display())]
+    SplitsBelow {
+        /// The folder.
+        path: PathBuf,
+        /// The splits of one class.
+        found: String,
+        /// That class.
+        class: String,
+    },
+    /// A folder for validation or test, but none for training.
+    #[error("{path} has {found}, but no train/", path = path.display())]
     NoTrain {
         /// The folder.
         path: PathBuf,
+        /// What it has.
+        found: String,
     },
     /// No folders in the folder.
-    #[error("{folder} has no class folders: put the images of each class into a folder of its own, named like the class", folder = folder.display())]
+    #[error("{folder} has no class folders: put the images of each class into a folder of its own, named like the class{list}", folder = folder.display(), list = list.as_ref().map(|list| format!("; or, if the labels are in {0}, name {0} as the data", list.display())).unwrap_or_default())]
     NoClasses {
         /// The folder.
         folder: PathBuf,
+        /// A file in it that may be a list of labels.
+        list: Option<PathBuf>,
+    },
+    /// One folder, which holds what should be in the folder.
+    #[error("{path} holds a single folder, in which there are {found}: name {inner} as the data", path = path.display(), inner = inner.display())]
+    Wrapped {
+        /// The folder.
+        path: PathBuf,
+        /// The folder in it.
+        inner: PathBuf,
+        /// What is in that.
+        found: String,
+    },
+    /// The name of a class folder is no text.
+    #[error("the name of the folder {path:?} is not UTF-8, so that it cannot name a class: rename it")]
+    NameNotText {
+        /// The folder.
+        path: PathBuf,
     },
     /// A class without images to train on.
-    #[error("class {class:?} has no images to train on in {folder}: add some, or remove the class", folder = folder.display())]
+    #[error("class {class:?} has no images to train on in {folder}{found}: add some, or remove the class", folder = folder.display(), found = if found.is_empty() { String::new() } else { format!(" ({found})") })]
     EmptyClass {
         /// Its name.
         class: String,
         /// Its folder, or the list.
         folder: PathBuf,
+        /// What is there instead.
+        found: String,
     },
     /// Nothing to tell apart.
     #[error("there is only one class, {class:?}: at least two are needed")]
@@ -134,7 +222,7 @@ pub enum DataError {
         class: String,
     },
     /// A class that is not in `train/`.
-    #[error("class {class:?} of {folder} is not in train/, whose classes are {known}", folder = folder.display())]
+    #[error("class {class:?} of {folder} is not in train/, whose classes are {known}{hint}", folder = folder.display())]
     UnknownClass {
         /// Its name.
         class: String,
@@ -142,10 +230,12 @@ pub enum DataError {
         folder: PathBuf,
         /// The classes of `train/`.
         known: String,
+        /// The class that may be meant, as the sentence's end.
+        hint: String,
     },
     /// Too few images for the splits that were asked for.
     #[error(
-        "class {class:?} has too few images to be split: {images}, and {needed} are needed; add some, or make the fractions smaller"
+        "class {class:?} has too few images to be split: {images}, and {needed} are needed{others}; {remedy}"
     )]
     ClassTooSmall {
         /// Its name.
@@ -154,6 +244,10 @@ pub enum DataError {
         images: usize,
         /// How many there should be.
         needed: usize,
+        /// The other classes of which this is true.
+        others: String,
+        /// What helps.
+        remedy: String,
     },
     /// Fractions outside their range.
     #[error(
@@ -196,7 +290,7 @@ pub enum DataError {
         known: String,
     },
     /// Files that the list names and that are not there.
-    #[error("{list}: {missing} of {rows} files are not in {root}: {files}{more}", list = list.display(), root = root.display(), more = if *missing > 5 { ", ..." } else { "" })]
+    #[error("{list}: {missing} of {rows} files are not in {root}: {files}{more}{hint}", list = list.display(), root = root.display(), more = if *missing > 5 { ", ..." } else { "" })]
     MissingFiles {
         /// The list.
         list: PathBuf,
@@ -208,6 +302,8 @@ pub enum DataError {
         rows: usize,
         /// The first few.
         files: String,
+        /// What may help, as the sentence's end.
+        hint: String,
     },
     /// One file with two labels.
     #[error("{list}: {file} is listed as {first} and as {second}", list = list.display())]

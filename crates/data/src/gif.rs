@@ -2,12 +2,13 @@
 
 use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 
-use crate::decode::{Image, MAX_PIXELS, admit};
+use crate::decode::{Decoded, MAX_PIXELS, admit};
 use crate::error::DecodeError;
+use crate::notes::Note;
 
 const FORMAT: &str = "GIF";
 
-pub(crate) fn decode(bytes: &[u8]) -> Result<Image, DecodeError> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     options.set_memory_limit(MemoryLimit::Bytes(MAX_PIXELS.try_into().unwrap_or(std::num::NonZeroU64::MAX)));
@@ -23,7 +24,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Image, DecodeError> {
     let height = usize::from(screen.1).max(top + rows);
     let _turn = admit(width as u32, height as u32)?;
 
-    let background = frame.transparent.unwrap_or(0);
+    let transparent = frame.transparent;
+    let background = transparent.unwrap_or(0);
     let palette = frame.palette.clone().or(global);
     let mut indices = vec![0; decoder.buffer_size()];
     decoder.read_into_buffer(&mut indices).map_err(error)?;
@@ -33,12 +35,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Image, DecodeError> {
         let start = (top + row) * width + left;
         canvas[start..start + columns].copy_from_slice(line);
     }
+    let is_transparent = transparent.is_some_and(|index| canvas.contains(&index));
     let colours = colours(palette.as_deref());
-    Ok(Image {
-        width: width as u32,
-        height: height as u32,
-        pixels: canvas.iter().flat_map(|&index| colours[usize::from(index)]).collect(),
-    })
+    let pixels = canvas.iter().flat_map(|&index| colours[usize::from(index)]).collect();
+    // Damage beyond the first frame is of no concern.
+    let more = matches!(decoder.next_frame_info(), Ok(Some(_)));
+    Ok(Decoded::new(width as u32, height as u32, pixels)
+        .noted(is_transparent, Note::Alpha)
+        .noted(more, Note::Frames))
 }
 
 /// All 256 colours: greys without a palette, black beyond its end.

@@ -1,15 +1,21 @@
 //! JPEG, by a reimplementation of libjpeg-turbo, which Pillow uses: the same inverse DCT, upsampling and
 //! colour conversion.
 
-use libjpeg_turbo_rs::{Decoder, JpegError, PixelFormat};
+use libjpeg_turbo_rs::{DecodeLimits, Decoder, JpegError, PixelFormat};
 
-use crate::decode::{Image, admit, rgb_of_cmyk};
+use crate::decode::{Decoded, admit, orientation_of, rgb_of_cmyk};
 use crate::error::DecodeError;
+use crate::notes::Note;
 
 const FORMAT: &str = "JPEG";
 
-pub(crate) fn decode(bytes: &[u8]) -> Result<Image, DecodeError> {
-    let mut decoder = Decoder::new(bytes).map_err(error)?;
+/// The most scans of a progressive JPEG: each one costs a pass over all of the picture, and encoders write
+/// about ten.
+const MAX_SCANS: usize = 100;
+
+pub(crate) fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    let limits = DecodeLimits { max_scans: MAX_SCANS, ..DecodeLimits::default() };
+    let mut decoder = Decoder::new_with_limits(bytes, limits).map_err(error)?;
     let header = decoder.header();
     let (width, height) = (u32::from(header.width), u32::from(header.height));
     let (bits, components) = (header.precision, header.components.len());
@@ -31,7 +37,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Image, DecodeError> {
     } else {
         data
     };
-    Ok(Image { width, height, pixels })
+    let profile = decoder.icc_profile().map_err(error)?;
+    Ok(Decoded::new(width, height, pixels)
+        .described(decoder.exif_data().and_then(orientation_of), profile.as_deref())
+        .noted(components == 4, Note::Cmyk))
 }
 
 fn unsupported(what: String) -> DecodeError {

@@ -49,6 +49,11 @@ impl LabelMap {
         (distance(nearest) <= TOLERANCE).then_some(&nearest.class)
     }
 
+    /// Does every label stand for itself?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// The names of the classes, each once.
     pub(crate) fn classes(&self) -> impl Iterator<Item = &str> {
         let is_first = |(index, entry): &(usize, &Entry)| {

@@ -1,13 +1,19 @@
 //! A CSV list of paths and labels as a dataset.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt::Display;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::columns::Columns;
 use crate::dataset::{Dataset, Sample};
 use crate::error::DataError;
 use crate::labels::LabelMap;
+use crate::list_paths::{Bases, identity};
+use crate::names::twins;
+use crate::reading::Source;
 use crate::split::{SplitSpec, Unassigned};
+use crate::split_name::{Part, part_of};
+use crate::table::{NoTable, Row, Table};
+use crate::text::{self, NoText};
 
 /// How a list is read.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,47 +24,42 @@ pub struct ListOptions {
     pub map: LabelMap,
 }
 
-/// Names of columns, in lower case.
-const PATH_COLUMNS: [&str; 9] =
-    ["path", "filename", "file", "image", "file_name", "filepath", "image_path", "img", "image_id"];
-const LABEL_COLUMNS: [&str; 3] = ["label", "class", "target"];
-
 /// How many rows a message names.
 const SHOWN: usize = 5;
 
 /// One line of the list.
-struct Row {
+struct Entry {
     line: usize,
     path: String,
     label: String,
-    split: Option<Split>,
-}
-
-#[derive(Clone, Copy)]
-enum Split {
-    Train,
-    Valid,
-    Test,
+    part: Option<Part>,
 }
 
 impl Dataset {
     /// Reads a list of image files and their labels.
     ///
-    /// The columns are separated by tabs, semicolons, commas or runs of spaces; which one it is, the lines
-    /// tell. If the first line names columns (`path`, `file`, `filename` or `image`, and `label`, `class` or
-    /// `target`), those are used, else the first is the path and the second the label; others are passed
-    /// over. Fields may be quoted (RFC 4180).
+    /// The text is UTF-8, UTF-16 or, with a warning, Windows-1252. The columns are separated by tabs, semicolons,
+    /// commas, bars or runs of spaces; which one it is, the lines tell, or a first line `sep=;`. Fields may be
+    /// quoted (RFC 4180), but not go over several lines.
     ///
-    /// A named column `split` with `train`, `valid` (or `val`) and `test` decides the split, and only
-    /// validation images that it does not give are taken from `train`; without that column, `split` divides
-    /// all.
+    /// A first line may name columns: `path`, `file`, `filename` or `image`, and `label`, `class` or `target`.
+    /// If it has other names, the column of paths is the one whose files exist, and the label's the only other
+    /// one (or the only one whose labels are all in the map); where several are left, the answer is an error
+    /// that shows them. Without such a line the same is asked of the columns alone.
+    ///
+    /// Paths are relative to `options.root` or the list's folder; if the files are not there but all in the
+    /// folder above or the working folder, they are read from there with a warning. `\\` separates folders too.
+    ///
+    /// A column `split`, or one in which nothing stands but `train`, `valid` (or `val`) and `test`, decides the
+    /// split, and only validation images that it does not give are taken from `train`; without that column,
+    /// `split` divides all.
     ///
     /// The files may be of any format that [`Image::decode`](crate::Image::decode) reads, GIF included.
     ///
     /// # Errors
-    /// When the list cannot be read or is none; a file does not exist; a label has no class in the map; a
-    /// file is listed with two labels; there are fewer than two classes, or a class is too small to be
-    /// split.
+    /// When the list cannot be read or is none; a line has no label or an open quotation mark; a file does not
+    /// exist; a label has no class in the map; a file is listed with two labels or in two splits; there are
+    /// fewer than two classes, or a class is too small to be split.
     pub fn from_list(
         list: impl AsRef<Path>,
         options: &ListOptions,
@@ -66,76 +67,166 @@ impl Dataset {
     ) -> Result<Dataset, DataError> {
         let list = list.as_ref();
         split.check()?;
-        let rows = read(list)?;
-        let labels = classes_of(&rows, &options.map, list)?;
-        let mut dataset = Dataset { classes: labels.values().cloned().collect(), ..Dataset::default() };
-        dataset.classes.sort();
-        dataset.classes.dedup();
-        match &dataset.classes[..] {
+        let mut dataset = Dataset::default();
+        let table = dataset.read(list)?;
+        let bases = Bases::of(list, options.root.as_deref());
+        let entries = entries(&table, &bases, &options.map, list)?;
+        let classes = dataset.set_classes_of(&entries, &options.map, list)?;
+        let files = dataset.locate(&entries, &bases, list)?;
+        let has_splits = entries.iter().any(|entry| entry.part.is_some());
+        let listed = dataset.once(entries.into_iter().zip(files).collect(), &classes, list)?;
+        dataset.assign(listed, &classes, list, split)?;
+        dataset.reading.source = Source::List { splits: has_splits };
+        dataset.warnings.extend(twins(&dataset.classes));
+        dataset.count();
+        Ok(dataset)
+    }
+
+    fn read(&mut self, list: &Path) -> Result<Table, DataError> {
+        let bytes = std::fs::read(list).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => DataError::Missing { path: list.into() },
+            _ => DataError::Unreadable { path: list.into(), source },
+        })?;
+        let text = text::decode(&bytes).map_err(|no_text| match no_text {
+            NoText::Spreadsheet => DataError::Spreadsheet { path: list.into() },
+            NoText::Binary => DataError::NotAList { path: list.into() },
+        })?;
+        if let Some(encoding) = text.guessed {
+            self.warnings.push(format!(
+                "{} is not UTF-8 and was read as {encoding}: if letters look wrong, save it as UTF-8",
+                list.display()
+            ));
+        }
+        let table = Table::of(&text.text).map_err(|no_table| match no_table {
+            NoTable::NoColumns => DataError::NotAList { path: list.into() },
+            NoTable::Line(line, problem) => DataError::BadLine { list: list.into(), line, problem },
+        })?;
+        if table.rows.is_empty() {
+            return Err(DataError::EmptyList { list: list.into() });
+        }
+        Ok(table)
+    }
+
+    /// Sets the names of the classes; returns which one each label belongs to.
+    fn set_classes_of(
+        &mut self,
+        entries: &[Entry],
+        map: &LabelMap,
+        list: &Path,
+    ) -> Result<HashMap<String, usize>, DataError> {
+        let mut names: HashMap<&str, &str> = HashMap::new();
+        for entry in entries {
+            if names.contains_key(entry.label.as_str()) {
+                continue;
+            }
+            let Some(class) = map.class_of(&entry.label) else {
+                return Err(DataError::UnmappedLabel {
+                    list: list.into(),
+                    label: entry.label.clone(),
+                    line: entry.line,
+                    count: entries.iter().filter(|other| other.label == entry.label).count(),
+                    known: map.keys(),
+                });
+            };
+            names.insert(&entry.label, class);
+        }
+        self.classes = names.values().map(|class| (*class).to_owned()).collect();
+        self.classes.sort();
+        self.classes.dedup();
+        match &self.classes[..] {
             [] => return Err(DataError::EmptyList { list: list.into() }),
             [class] => return Err(DataError::OneClass { class: class.clone() }),
             _ => {}
         }
-        for class in options.map.classes().filter(|class| !labels.values().any(|found| found == class)) {
-            dataset.warnings.push(format!("no label of {} is mapped to class {class:?}", list.display()));
+        for class in map.classes().filter(|class| !self.classes.iter().any(|found| found == class)) {
+            self.warnings.push(format!("no label of {} is mapped to class {class:?}", list.display()));
         }
-        let rows = dataset.unique(rows, list)?;
-        let root = options.root.as_deref().or(list.parent()).unwrap_or(Path::new(""));
-        check_files(&rows, root, list)?;
-        dataset.assign(rows, root, &labels, list, split)?;
-        Ok(dataset)
+        let index: HashMap<&str, usize> =
+            self.classes.iter().enumerate().map(|(index, class)| (class.as_str(), index)).collect();
+        Ok(names.into_iter().map(|(label, class)| (label.to_owned(), index[class])).collect())
+    }
+
+    /// The file of each entry.
+    fn locate(&mut self, entries: &[Entry], bases: &Bases, list: &Path) -> Result<Vec<PathBuf>, DataError> {
+        let paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
+        let base = bases.best(&paths);
+        let folder = if base.folder == Path::new("") { Path::new(".") } else { &base.folder };
+        if !base.missing.is_empty() {
+            let shown = base.missing.iter().take(SHOWN).map(|i| &entries[*i]);
+            let shown = shown.map(|entry| format!("{} (line {})", entry.path, entry.line));
+            return Err(DataError::MissingFiles {
+                list: list.into(),
+                root: folder.into(),
+                missing: base.missing.len(),
+                rows: entries.len(),
+                files: shown.collect::<Vec<_>>().join(", "),
+                hint: base.hint.map_or(String::new(), |hint| format!("; {hint}")),
+            });
+        }
+        if !base.is_expected {
+            let folder = folder.display();
+            self.warnings.push(format!("the paths in {} are relative to {folder}", list.display()));
+        }
+        Ok(base.files.into_iter().flatten().collect())
     }
 
     /// Drops what is listed twice, because it would end up in two splits.
-    fn unique(&mut self, rows: Vec<Row>, list: &Path) -> Result<Vec<Row>, DataError> {
-        let mut first: HashMap<String, (usize, String)> = HashMap::new();
-        let mut unique = Vec::with_capacity(rows.len());
+    fn once(
+        &mut self,
+        entries: Vec<(Entry, PathBuf)>,
+        classes: &HashMap<String, usize>,
+        list: &Path,
+    ) -> Result<Vec<(Entry, PathBuf)>, DataError> {
+        let mut first: HashMap<PathBuf, usize> = HashMap::new();
+        let mut kept: Vec<(Entry, PathBuf)> = Vec::with_capacity(entries.len());
         let mut twice = 0;
-        for row in rows {
-            match first.get(&row.path) {
-                None => {
-                    first.insert(row.path.clone(), (row.line, row.label.clone()));
-                    unique.push(row);
-                }
-                Some((_, label)) if *label == row.label => twice += 1,
-                Some((line, label)) => {
-                    return Err(DataError::TwoLabels {
-                        list: list.into(),
-                        file: row.path,
-                        first: format!("{label:?} in line {line}"),
-                        second: format!("{:?} in line {}", row.label, row.line),
-                    });
-                }
+        for (entry, file) in entries {
+            let Some(known) = first.get(&identity(&file)) else {
+                first.insert(identity(&file), kept.len());
+                kept.push((entry, file));
+                continue;
+            };
+            let (known, _) = &kept[*known];
+            if classes[&known.label] != classes[&entry.label] {
+                return Err(DataError::TwoLabels {
+                    list: list.into(),
+                    file: entry.path,
+                    first: format!("{:?} in line {}", known.label, known.line),
+                    second: format!("{:?} in line {}", entry.label, entry.line),
+                });
             }
+            if known.part != entry.part {
+                let problem =
+                    format!("{} belongs to another split here than in line {}", entry.path, known.line);
+                return Err(DataError::BadLine { list: list.into(), line: entry.line, problem });
+            }
+            twice += 1;
         }
         if twice > 0 {
             self.warnings
                 .push(format!("{}: lines that name a file again and are not used: {twice}", list.display()));
         }
-        Ok(unique)
+        Ok(kept)
     }
 
     fn assign(
         &mut self,
-        rows: Vec<Row>,
-        root: &Path,
-        labels: &BTreeMap<String, String>,
+        entries: Vec<(Entry, PathBuf)>,
+        classes: &HashMap<String, usize>,
         list: &Path,
         split: &SplitSpec,
     ) -> Result<(), DataError> {
         let mut train = Vec::new();
         let mut split = *split;
-        for row in rows {
-            let class = &labels[&row.label];
-            let label = self.classes.iter().position(|known| known == class).unwrap_or_default();
-            let sample = Sample { path: root.join(&row.path), label };
-            if row.split.is_some() {
+        for (entry, path) in entries {
+            let sample = Sample { path, label: classes[&entry.label] };
+            if entry.part.is_some() {
                 split.test = 0.0;
             }
-            match row.split {
-                Some(Split::Valid) => self.valid.push(sample),
-                Some(Split::Test) => self.test.push(sample),
-                Some(Split::Train) | None => train.push(Unassigned { key: row.path, sample }),
+            match entry.part {
+                Some(Part::Valid) => self.valid.push(sample),
+                Some(Part::Test) => self.test.push(sample),
+                Some(Part::Train) | None => train.push(Unassigned { key: key(&entry.path), sample }),
             }
         }
         if !self.valid.is_empty() {
@@ -144,7 +235,8 @@ impl Dataset {
         let mut seen = vec![false; self.classes.len()];
         train.iter().for_each(|sample| seen[sample.sample.label] = true);
         if let Some(missing) = seen.iter().position(|seen| !seen) {
-            return Err(DataError::EmptyClass { folder: list.into(), class: self.classes[missing].clone() });
+            let class = self.classes[missing].clone();
+            return Err(DataError::EmptyClass { folder: list.into(), class, found: String::new() });
         }
         let splits = split.split(&self.classes, train)?;
         self.train = splits.train;
@@ -154,134 +246,43 @@ impl Dataset {
     }
 }
 
-/// Which class each label that occurs belongs to.
-fn classes_of(rows: &[Row], map: &LabelMap, list: &Path) -> Result<BTreeMap<String, String>, DataError> {
-    let mut labels = BTreeMap::new();
-    for row in rows {
-        if labels.contains_key(&row.label) {
-            continue;
-        }
-        let Some(class) = map.class_of(&row.label) else {
-            return Err(DataError::UnmappedLabel {
-                list: list.into(),
-                label: row.label.clone(),
-                line: row.line,
-                count: rows.iter().filter(|other| other.label == row.label).count(),
-                known: map.keys(),
-            });
-        };
-        labels.insert(row.label.clone(), class.to_owned());
-    }
-    Ok(labels)
+/// What a path is called where the split is drawn: the same however it is spelt.
+fn key(path: &str) -> String {
+    let path = path.replace('\\', "/");
+    path.split('/').filter(|part| !["", "."].contains(part)).collect::<Vec<_>>().join("/")
 }
 
-fn check_files(rows: &[Row], root: &Path, list: &Path) -> Result<(), DataError> {
-    let missing: Vec<&Row> = rows.iter().filter(|row| !root.join(&row.path).is_file()).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let shown = missing.iter().take(SHOWN).map(|row| format!("{} (line {})", row.path, row.line));
-    Err(DataError::MissingFiles {
-        list: list.into(),
-        root: root.into(),
-        missing: missing.len(),
-        rows: rows.len(),
-        files: shown.collect::<Vec<_>>().join(", "),
-    })
-}
-
-fn read(list: &Path) -> Result<Vec<Row>, DataError> {
-    let bytes = std::fs::read(list).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => DataError::Missing { path: list.into() },
-        _ => DataError::Unreadable { path: list.into(), source },
-    })?;
-    let text = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
-    let text = text.ok_or_else(|| DataError::NotAList { path: list.into() })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let mut records = records(text, list)?;
-    if records.is_empty() {
-        return Err(DataError::EmptyList { list: list.into() });
-    }
-    let columns = Columns::of(&records[0].1);
-    if columns.named {
-        records.remove(0);
-    }
-    records.into_iter().map(|(line, fields)| columns.row(line, &fields, list)).collect()
-}
-
-/// Lines (counted from 1) and their fields.
-type Records = Vec<(usize, Vec<String>)>;
-
-/// Splits at the first separator that gives each line the same number of fields, at least two; else at spaces.
-fn records(text: &str, list: &Path) -> Result<Records, DataError> {
-    for separator in [b'\t', b';', b','] {
-        let Some(records) = separated(text, separator) else {
-            continue;
-        };
-        let width = records.first().map_or(0, |(_, fields)| fields.len());
-        if width > 1 && records.iter().all(|(_, fields)| fields.len() == width) {
-            return Ok(records);
+fn entries(table: &Table, bases: &Bases, map: &LabelMap, list: &Path) -> Result<Vec<Entry>, DataError> {
+    let exists = |path: &str| bases.have(path);
+    let columns = Columns::of(table, map, &exists)
+        .map_err(|problem| DataError::UnclearColumns { list: list.into(), problem })?;
+    let rows = &table.rows[usize::from(columns.named)..];
+    let bad = |line: usize, problem: String| DataError::BadLine { list: list.into(), line, problem };
+    for (column, what) in [(columns.path, "path"), (columns.label, "label")] {
+        let is_empty = |row: &&Row| row.fields.get(column).is_none_or(String::is_empty);
+        let lines: Vec<usize> = rows.iter().filter(is_empty).map(|row| row.line).collect();
+        if let Some(&line) = lines.first() {
+            let others: Vec<String> = lines.iter().skip(1).take(SHOWN).map(usize::to_string).collect();
+            let more = match lines.len() - 1 {
+                0 => String::new(),
+                count => {
+                    let dots = if count > SHOWN { ", ..." } else { "" };
+                    format!(", nor have {count} other lines: {}{dots}", others.join(", "))
+                }
+            };
+            return Err(bad(line, format!("it has no {what}{more}")));
         }
     }
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let spaced =
-        |(index, line): (usize, &str)| (index + 1, line.split_whitespace().map(str::to_owned).collect());
-    let records: Records = lines.map(spaced).collect();
-    match records.iter().find(|(_, fields)| fields.len() < 2) {
-        Some(_) => Err(DataError::NotAList { path: list.into() }),
-        None => Ok(records),
-    }
-}
-
-fn separated(text: &str, separator: u8) -> Option<Records> {
-    let mut reader = csv::ReaderBuilder::new();
-    reader.delimiter(separator).has_headers(false).flexible(true).trim(csv::Trim::All);
-    let mut records = Records::new();
-    for record in reader.from_reader(text.as_bytes()).records() {
-        let record = record.ok()?;
-        let line = record.position().map_or(0, csv::Position::line);
-        records.push((line as usize, record.iter().map(str::to_owned).collect()));
-    }
-    Some(records)
-}
-
-/// Where in a line the fields are.
-struct Columns {
-    path: usize,
-    label: usize,
-    split: Option<usize>,
-    /// By the first line, which is no data then.
-    named: bool,
-}
-
-impl Columns {
-    fn of(first: &[String]) -> Columns {
-        let find =
-            |names: &[&str]| first.iter().position(|field| names.contains(&field.to_lowercase().as_str()));
-        match (find(&PATH_COLUMNS), find(&LABEL_COLUMNS)) {
-            (Some(path), Some(label)) => Columns { path, label, split: find(&["split"]), named: true },
-            _ => Columns { path: 0, label: 1, split: None, named: false },
-        }
-    }
-
-    fn row(&self, line: usize, fields: &[String], list: &Path) -> Result<Row, DataError> {
-        let bad = |problem: &dyn Display| DataError::BadLine {
-            list: list.into(),
-            line,
-            problem: problem.to_string(),
-        };
-        let field = |column: usize| fields.get(column).filter(|field| !field.is_empty());
-        let path = field(self.path).ok_or_else(|| bad(&"it has no path"))?.clone();
-        let label = field(self.label).ok_or_else(|| bad(&"it has no label"))?.clone();
-        let split = match self.split.and_then(|column| fields.get(column)).map(|name| name.to_lowercase()) {
-            None => None,
-            Some(name) => Some(match name.as_str() {
-                "train" | "training" => Split::Train,
-                "valid" | "val" | "validation" => Split::Valid,
-                "test" => Split::Test,
-                _ => return Err(bad(&format_args!("its split is {name:?}, not train, valid or test"))),
-            }),
-        };
-        Ok(Row { line, path, label, split })
-    }
+    let entry = |row: &Row| {
+        let field = |column: usize| row.fields[column].clone();
+        let part =
+            match columns.split.and_then(|column| row.fields.get(column)) {
+                None => None,
+                Some(name) => Some(part_of(&name.to_lowercase()).ok_or_else(|| {
+                    bad(row.line, format!("its split is {name:?}, not train, valid or test"))
+                })?),
+            };
+        Ok(Entry { line: row.line, path: field(columns.path), label: field(columns.label), part })
+    };
+    rows.iter().map(entry).collect()
 }

@@ -2,6 +2,7 @@
 
 use crate::dataset::Sample;
 use crate::error::DataError;
+use crate::layout::shortened;
 
 /// Which part of each class is kept for validation and for the test, where the data do not say so themselves.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -58,13 +59,10 @@ impl SplitSpec {
         for (index, sample) in samples.iter().enumerate() {
             of_class[sample.sample.label].push((self.rank(&sample.key), index));
         }
+        self.check_sizes(classes, &of_class.iter().map(Vec::len).collect::<Vec<_>>())?;
         let mut place = vec![Place::Train; samples.len()];
-        for (mut ranked, class) in of_class.into_iter().zip(classes) {
+        for mut ranked in of_class {
             let (valid, test) = (part(ranked.len(), self.valid), part(ranked.len(), self.test));
-            if ranked.len() <= valid + test {
-                let (images, needed) = (ranked.len(), valid + test + 1);
-                return Err(DataError::ClassTooSmall { class: class.clone(), images, needed });
-            }
             ranked.sort_unstable();
             for (order, (_, index)) in ranked.into_iter().take(valid + test).enumerate() {
                 place[index] = if order < valid { Place::Valid } else { Place::Test };
@@ -79,6 +77,43 @@ impl SplitSpec {
             }
         }
         Ok(splits)
+    }
+
+    /// Whether so many images can be divided.
+    fn fits(&self, images: usize) -> bool {
+        part(images, self.valid) + part(images, self.test) < images
+    }
+
+    /// Every class large enough? If not, the error says what makes it so.
+    fn check_sizes(&self, classes: &[String], sizes: &[usize]) -> Result<(), DataError> {
+        let sizes = || classes.iter().zip(sizes.iter().copied());
+        let small: Vec<(&String, usize)> = sizes().filter(|(_, images)| !self.fits(*images)).collect();
+        let Some(&(class, images)) = small.iter().min_by_key(|(_, images)| images) else { return Ok(()) };
+        // Fractions that leave next to nothing for training would need very many.
+        let needed = (images..1_000_000).find(|more| self.fits(*more)).unwrap_or(1_000_000);
+        // One for each part is enough for the smallest fractions.
+        let parts = 1 + usize::from(self.valid > 0.0) + usize::from(self.test > 0.0);
+        let without_test = SplitSpec { test: 0.0, ..*self };
+        let remedy = if images >= parts {
+            "add some, or make the fractions smaller".to_owned()
+        } else if self.test > 0.0 && small.iter().all(|(_, images)| without_test.fits(*images)) {
+            "add some, remove the class, or keep no images for the test".to_owned()
+        } else {
+            "add some, or remove the class (smaller fractions do not help)".to_owned()
+        };
+        let others: Vec<String> = small
+            .iter()
+            .filter(|(other, _)| *other != class)
+            .map(|(class, images)| format!("{class} {images}"))
+            .collect();
+        let others = match others.len() {
+            0 => String::new(),
+            _ => format!(
+                " (too few are also in: {})",
+                shortened(&others.iter().map(String::as_str).collect::<Vec<_>>())
+            ),
+        };
+        Err(DataError::ClassTooSmall { class: class.clone(), images, needed, others, remedy })
     }
 
     fn rank(&self, key: &str) -> [u8; 32] {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decode::Image;
+use crate::decode::{Decoded, Image};
 use crate::resize::{Interpolation, Window, resize_window};
 
 /// How a picture becomes a network's input: resize, centre crop, scale to [0, 1], normalise. It belongs to a
@@ -20,6 +20,11 @@ pub struct Transform {
     pub mean: [f32; 3],
     /// Each channel is then divided by this.
     pub std: [f32; 3],
+    /// First of all, turn the picture upright as its EXIF orientation says, whatever its format.
+    ///
+    /// Off by default: `torchvision.datasets.folder.pil_loader` does not turn pictures either.
+    #[serde(default)]
+    pub exif_orientation: bool,
 }
 
 impl Transform {
@@ -31,7 +36,13 @@ impl Transform {
             interpolation: Interpolation::Bilinear,
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
+            exif_orientation: false,
         }
+    }
+
+    /// The picture that [`apply`](Transform::apply) takes: upright if `exif_orientation` says so.
+    pub fn picture(&self, decoded: Decoded) -> Image {
+        if self.exif_orientation { decoded.upright() } else { decoded.image }
     }
 
     /// The input of the network: `[3, crop, crop]`, the same bits as torchvision's preset gives for a PIL

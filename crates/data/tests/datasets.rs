@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use engraft_data::{DataError, Dataset, LabelMap, ListOptions, SplitSpec};
+use engraft_data::{DataError, Dataset, Ignored, LabelMap, ListOptions, Reason, SplitSpec, condensed};
 use tempfile::TempDir;
 
 /// A folder with these files, all of the same few bytes.
@@ -72,8 +72,8 @@ fn a_class_that_valid_lacks_does_not_shift_the_labels() {
     let dataset = scan(&root).unwrap();
     assert_eq!(dataset.valid[0].label, 2);
     assert_eq!(dataset.warnings.len(), 2);
-    assert_eq!(dataset.ignored[0].path, root.path().join("valid/b/note.txt"));
-    assert!(dataset.ignored[0].reason.starts_with("is no image by its name: .txt is none of jpg, jpeg, png"));
+    let note = Ignored { path: root.path().join("valid/b/note.txt"), reason: Reason::NoImage("txt".into()) };
+    assert_eq!(dataset.ignored, [note]);
 }
 
 #[test]
@@ -84,15 +84,16 @@ fn hidden_files_and_folders_are_passed_over_and_a_gif_is_reported() {
     let root = folder(&files);
     let dataset = scan(&root).unwrap();
     assert_eq!((dataset.classes.len(), dataset.train.len()), (2, 4));
-    let ignored: Vec<_> = dataset
-        .ignored
-        .iter()
-        .map(|file| (file.path.file_name().unwrap().to_str().unwrap(), &file.reason[..]))
-        .collect();
-    assert_eq!(ignored.len(), 2);
-    assert_eq!(ignored[0].0, "blank.gif");
-    assert!(ignored[0].1.contains("convert it to PNG or name it in a CSV list"));
-    assert_eq!(ignored[1], ("loose.jpg", "lies outside the class folders"));
+    let ignored: Vec<String> = condensed(&dataset.ignored, root.path());
+    assert_eq!(
+        ignored,
+        [
+            "2 files are not used: they lie outside the class folders: cat_to_name.json, train/loose.jpg",
+            "3 files or folders are not used: they are hidden: train/.ipynb_checkpoints, train/a/._0.jpg, train/a/.cache",
+            "train/__MACOSX is not used: it is a folder that a system keeps for itself",
+            "train/a/blank.gif is not used: it is a GIF, which torchvision's ImageFolder passes over too: to use it, convert it to PNG or name it in a CSV list",
+        ]
+    );
 }
 
 #[cfg(unix)]
@@ -105,7 +106,8 @@ fn links_are_followed_but_not_in_circles_or_into_nothing() {
     symlink(root.path().join("nothing"), root.path().join("b/3.jpg")).unwrap();
     let dataset = scan(&root).unwrap();
     assert_eq!(dataset.train.len() + dataset.valid.len(), 5);
-    assert_eq!(dataset.ignored[0].path, root.path().join("b/3.jpg"));
+    let dead = Ignored { path: root.path().join("b/3.jpg"), reason: Reason::Unreadable };
+    assert!(dataset.ignored.contains(&dead), "{:?}", dataset.ignored);
 }
 
 #[test]
@@ -166,10 +168,10 @@ fn bad_folders_are_refused_in_words() {
             &["train/a/1.jpg", "train/b/1.jpg", "valid/a/1.jpg", "valid/c/1.jpg"],
             "/valid is not in train/, whose classes are a, b",
         ),
-        (&["valid/a/1.jpg"], " has a validation folder, but no train/"),
+        (&["valid/a/1.jpg"], " has valid/, but no train/"),
         (
             &["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"],
-            " has both valid/ and val/: remove or rename one of them",
+            " has both val/ and valid/: remove or rename one of them",
         ),
         (&["1.jpg", "2.jpg"], "has no class folders: put the images of each class into a folder of its own"),
         (

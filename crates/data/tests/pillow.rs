@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use engraft_data::{Image, Interpolation, Transform, resize};
+use engraft_data::{Decoded, Image, Interpolation, Note, Transform, resize};
 use flate2::Crc;
 use flate2::read::ZlibDecoder;
 use rayon::prelude::*;
@@ -38,6 +38,20 @@ fn every_format_and_mode_decodes_to_pillows_bytes() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn pictures_of_every_format_are_turned_as_pillow_turns_them() {
+    let expected: Vec<(String, u32, u32, String)> = read("upright.json");
+    assert_eq!(expected.len(), 29);
+    let transform = Transform { exif_orientation: true, ..Transform::imagenet() };
+    for (name, width, height, pixels) in expected {
+        let decoded = Decoded::from_bytes(&std::fs::read(fixture(&name)).unwrap()).unwrap();
+        assert_eq!(decoded.notes.contains(Note::Turned), name != "orientation1.jpg", "{name}");
+        assert_eq!((decoded.image.width, decoded.image.height), (9, 6), "{name} is not turned unasked");
+        let image = transform.picture(decoded);
+        assert_eq!((image.width, image.height, crc(&image.pixels)), (width, height, pixels), "{name}");
+    }
 }
 
 /// Whether this is one of the few files whose pixels may be one level off, and they are.

@@ -20,10 +20,55 @@ pub enum EngineError {
         /// What there is in its place.
         found: String,
     },
-    /// Labels that do not belong to the batch.
-    #[error("{0}")]
-    Labels(String),
     /// A device that is not there.
     #[error("{0}")]
     Device(String),
+    /// An engine that runs networks but does not train them.
+    #[error("the engine for {device} does not train yet; train on another engine, and run the network here")]
+    DoesNotTrain {
+        /// As [`Engine::device`](crate::Engine::device) says.
+        device: String,
+    },
+    /// A training in which nothing would change.
+    #[error("there is nothing to train: no parameter that leads to the network's output is to change")]
+    NothingTrains,
+    /// A number of a training that is out of its range.
+    #[error("{0}")]
+    Setting(String),
+    /// Targets that do not belong to the batch.
+    #[error("{0}")]
+    Targets(String),
+    /// A batch norm that would have to normalise single values.
+    #[error(
+        "the batch norm `{module}` would see one value a channel in this batch, which has no variance: train on more images at a \
+         time, leave the last batch away if it is of one image, or let this norm keep its running statistics"
+    )]
+    SingleValue {
+        /// Module path.
+        module: String,
+    },
+    /// An update without a batch before it.
+    #[error("there are no gradients to update by: no batch has been run since the last update")]
+    NoGradients,
+    /// A gradient that holds NaN or infinity.
+    #[error(
+        "the gradient of `{parameter}` is no finite number: the learning rate may be too high, or an input not finite"
+    )]
+    NotFinite {
+        /// Full name.
+        parameter: String,
+    },
+    /// A group of parameters that no rate was given for.
+    #[error("`{parameter}` is in group {group}, but there are rates for {rates} groups only")]
+    NoRate {
+        /// Full name of a parameter of the group.
+        parameter: String,
+        /// From 0.
+        group: usize,
+        /// How many rates there are.
+        rates: usize,
+    },
+    /// A snapshot that is none, or is of another training.
+    #[error("this snapshot of a training cannot be used: {0}")]
+    Snapshot(String),
 }

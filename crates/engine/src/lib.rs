@@ -1,4 +1,4 @@
-//! What an engine must do: run a graph on a batch, take a training step, hand out its state.
+//! What an engine must do: run a graph on a batch, train it, hand out its state.
 //!
 //! Training, caches and checkpoints are written against [`Engine`], [`Network`] and [`Trainer`] and know nothing of what
 //! computes behind them. What is common to all engines is here as well: the randomness of dropout ([`dropout_mask`]), so that a
@@ -6,18 +6,21 @@
 //! feature `suite` there is `engraft_engine::suite`, the tests that every engine passes.
 //!
 //! ```no_run
-//! use engraft_engine::{Engine, EngineError, Training, initial_state};
+//! use engraft_engine::{Engine, EngineError, Rate, Rule, Targets, Training, initial_state};
 //! use engraft_graph::{Builder, Linear};
 //! use engraft_tensor::Tensor;
 //!
-//! fn fit(engine: &dyn Engine, images: &Tensor, labels: &[usize]) -> Result<f32, EngineError> {
+//! /// One step of Adam on the mean loss of a batch, which it returns.
+//! fn step(engine: &dyn Engine, images: &Tensor, labels: &[usize]) -> Result<f32, EngineError> {
 //!     let (mut b, x) = Builder::with_input("Probe", &[1280]);
 //!     let x = b.layer("fc", Linear::new(1280, 2), x);
 //!     let graph = b.finish(x);
 //!
-//!     let training = Training { trainable: &|_| true, seed: 0 };
-//!     let mut trainer = engine.trainer(&graph, &initial_state(&graph.state(), 0), training)?;
-//!     trainer.step(images, labels, 0.001)
+//!     let training = Training { group: &|_| Some(0), live_norms: &|_| true, rule: Rule::ADAM };
+//!     let mut trainer = engine.trainer(&graph, initial_state(&graph.state(), 0), &training)?;
+//!     let batch = trainer.accumulate(images, &Targets::labels(labels), 1.0, 0)?;
+//!     trainer.update(&[Rate { learning_rate: 0.001, weight_decay: 0.0 }], None, None)?;
+//!     Ok(batch.loss)
 //! }
 //! ```
 
@@ -27,12 +30,18 @@ mod floats;
 mod initial;
 mod random;
 mod relative_position;
+mod rule;
+mod snapshot;
 #[cfg(feature = "suite")]
 pub mod suite;
+mod targets;
 
-pub use engine::{AUX_WEIGHT, Engine, Network, Trainer, Training};
+pub use engine::{AUX_WEIGHT, Accumulated, Engine, Network, Trainer, Training};
 pub use error::EngineError;
 pub use floats::take_floats;
 pub use initial::initial_state;
 pub use random::{SplitMix64, dropout_mask};
 pub use relative_position::relative_position_index;
+pub use rule::{Rate, Rule};
+pub use snapshot::Snapshot;
+pub use targets::{ClassTarget, Targets};

@@ -1,11 +1,12 @@
 //! Randomness that every engine shares, so that a seed means the same on all of them.
 
-/// The dropout mask of one node in one training step: `0` with probability `p`, otherwise `1 / (1 - p)`.
+/// The dropout mask of one node for one batch of training: `0` with probability `p`, otherwise `1 / (1 - p)`.
 ///
-/// Steps are counted from 0; `node` is the place in `Graph::nodes`, `len` the number of values in the batch. The values depend on
-/// nothing but the arguments.
-pub fn dropout_mask(seed: u64, step: u64, node: usize, len: usize, p: f64) -> Vec<f32> {
-    let mut random = SplitMix64::new(seed ^ mix(step ^ mix(node as u64)));
+/// `draw` is the batch's own number ([`Trainer::accumulate`](crate::Trainer::accumulate)), `node` the place in `Graph::nodes`,
+/// `len` the number of values in the batch. The values depend on nothing but the arguments.
+pub fn dropout_mask(draw: u64, node: usize, len: usize, p: f64) -> Vec<f32> {
+    // Callers count draws from 0 as they count nodes: both are spread before they meet.
+    let mut random = SplitMix64::new(mix(draw ^ mix(node as u64)));
     let kept = (1.0 / (1.0 - p)) as f32;
     (0..len).map(|_| if random.uniform() < p { 0.0 } else { kept }).collect()
 }
@@ -70,7 +71,7 @@ mod tests {
     #[test]
     fn a_mask_drops_its_share_and_keeps_the_mean() {
         for p in [0.0, 0.2, 0.5, 0.9] {
-            let mask = dropout_mask(1, 2, 3, 100_000, p);
+            let mask = dropout_mask(1, 3, 100_000, p);
             let dropped = mask.iter().filter(|value| **value == 0.0).count() as f64 / 1e5;
             let mean = mask.iter().map(|value| f64::from(*value)).sum::<f64>() / 1e5;
             assert!((dropped - p).abs() < 0.01, "{dropped} of {p}");
@@ -79,11 +80,11 @@ mod tests {
     }
 
     #[test]
-    fn masks_of_other_steps_nodes_and_seeds_differ() {
-        let mask = |seed, step, node| dropout_mask(seed, step, node, 64, 0.5);
-        assert_eq!(mask(1, 1, 1), mask(1, 1, 1));
-        for other in [mask(2, 1, 1), mask(1, 2, 1), mask(1, 1, 2)] {
-            assert_ne!(other, mask(1, 1, 1));
+    fn masks_of_other_draws_and_nodes_differ() {
+        let mask = |draw, node| dropout_mask(draw, node, 64, 0.5);
+        assert_eq!(mask(1, 2), mask(1, 2));
+        for other in [mask(2, 2), mask(1, 1), mask(2, 1)] {
+            assert_ne!(other, mask(1, 2));
         }
     }
 

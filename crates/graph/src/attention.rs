@@ -88,6 +88,14 @@ impl Attention {
         }
     }
 
+    /// The side in tokens of the window for whose distances there are biases.
+    pub(crate) fn biased_window(&self) -> Option<usize> {
+        match self.position {
+            PositionBias::None => None,
+            PositionBias::Table { window, .. } | PositionBias::Network { window } => Some(window),
+        }
+    }
+
     /// The tensors that belong to the attention module itself, in PyTorch's order.
     pub fn own_tensors(&self) -> Vec<TensorSpec> {
         let mut own = Vec::new();

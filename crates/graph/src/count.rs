@@ -53,7 +53,7 @@ impl Graph {
         let cost = |(id, node): (usize, &Node)| match needed[id] {
             true => Cost {
                 multiply_adds: multiply_adds(node, &shapes, &shapes[id]),
-                activation_bytes: if node.op.is_view() { 0 } else { 4 * product(&shapes[id]) },
+                activation_bytes: if node.op.computes_nothing() { 0 } else { 4 * product(&shapes[id]) },
             },
             false => Cost::default(),
         };
@@ -97,7 +97,7 @@ impl Graph {
             });
         };
         add("", &self.root);
-        self.root.walk("", &mut add);
+        self.root.walk(&mut add);
         Ok(modules)
     }
 }

@@ -19,9 +19,7 @@ pub enum GraphError {
         reason: String,
     },
     /// A path that names no module.
-    #[error(
-        "the network has no module `{path}`; the nearest name is `{nearest}` (`engraft show ARCH` prints all of them)"
-    )]
+    #[error("the network has no module `{path}`; the nearest name is `{nearest}`")]
     NoSuchModule {
         /// As given.
         path: String,
@@ -45,7 +43,7 @@ pub enum GraphError {
     /// No classification layer was found.
     #[error(
         "no classification layer was found: walking back from the output, {node} comes before any linear or \
-         convolutional layer; say with --cut PATH where the new head shall be"
+         convolutional layer; name the module that the new head shall replace"
     )]
     NoHead {
         /// The node that stopped the search.
@@ -67,6 +65,15 @@ pub enum GraphError {
         /// As given.
         path: String,
     },
+    /// A place at which the network is not one value.
+    #[error("the network cannot be cut in two at {node}: what comes behind it also reads from before it")]
+    NotPassedByAll {
+        /// Module path and operation.
+        node: String,
+    },
+    /// A description of a network, read from somewhere, that describes none.
+    #[error("this describes no network: {0}")]
+    Malformed(String),
     /// A head that cannot be.
     #[error("{0}")]
     BadHead(String),

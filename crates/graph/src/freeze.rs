@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::graph::{is_within, join, tensor_names};
-use crate::{Graph, Module, Node, NodeId, Op, TensorKind};
+use crate::{Graph, GraphError, Module, Node, NodeId, Op, TensorKind};
 
 impl Graph {
     /// The last node on the way to the output that everything passes and before which nothing is trainable: what it gives
@@ -37,15 +37,24 @@ impl Graph {
 
     /// Cuts the network in two at a node that everything passes, auxiliary heads included: the part that leads to it, and the part behind it, whose
     /// input is the node's output. Module paths, and so the names of tensors, stay.
-    pub fn split(&self, node: NodeId) -> (Graph, Graph) {
+    ///
+    /// # Errors
+    /// When something behind the node also reads from before it, as within a residual block: the second part would have two inputs.
+    ///
+    /// # Panics
+    /// When the node is none of this graph's.
+    pub fn split(&self, node: NodeId) -> Result<(Graph, Graph), GraphError> {
         let trunk = self.until(node);
-        let shape = trunk.output_shape().unwrap_or_default();
+        let shape = trunk.output_shape()?;
         let mut nodes = self.nodes.clone();
         nodes[node.0] = Node { op: Op::Input, inputs: Vec::new(), module: String::new() };
         let mut rest = Graph { nodes, input: shape, ..self.clone() }.pruned();
+        if rest.nodes.iter().filter(|node| node.op == Op::Input).count() > 1 {
+            return Err(GraphError::NotPassedByAll { node: self.nodes[node.0].describe() });
+        }
         let names = tensor_names(&rest.nodes);
         keep_used(&rest.nodes, &names, "", &mut rest.root);
-        (trunk, rest)
+        Ok((trunk, rest))
     }
 }
 

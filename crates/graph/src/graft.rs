@@ -10,22 +10,42 @@ use crate::{Activation, Graph, GraphError, Linear, Module, Node, NodeId, Op};
 /// A classification head: hidden layers, each followed by ReLU and dropout, then the output layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeadSpec {
-    /// Units of the hidden layers in order; none for a linear probe.
+    /// Units of the hidden layers in order, at most [`MOST_UNITS`](Self::MOST_UNITS) each; none for a linear probe.
     pub hidden_units: Vec<usize>,
-    /// Number of classes, the width of the output layer.
+    /// Number of classes, the width of the output layer: 1 to [`MOST_UNITS`](Self::MOST_UNITS).
     pub classes: usize,
     /// Probability of dropping a hidden unit in training, `0 <= dropout < 1`.
     pub dropout: f64,
 }
 
 impl HeadSpec {
-    fn check(&self) -> Result<(), GraphError> {
+    /// The most units of a hidden layer, and the most classes.
+    pub const MOST_UNITS: usize = 1 << 16;
+
+    /// The most hidden layers.
+    pub const MOST_HIDDEN_LAYERS: usize = 64;
+
+    /// Whether a head can be made so, on any network: what [`Graph::graft`] accepts, a checkpoint can hold.
+    ///
+    /// # Errors
+    /// Says what is too many, too few, or no probability.
+    pub fn check(&self) -> Result<(), GraphError> {
         let bad = |text: String| Err(GraphError::BadHead(text));
         if self.classes == 0 {
             return bad("a head needs at least one class".into());
         }
         if self.hidden_units.contains(&0) {
             return bad("a hidden layer needs at least one unit; for a head without hidden layers leave the hidden units away".into());
+        }
+        if self.classes > Self::MOST_UNITS {
+            return bad(format!("a head has at most {} classes, not {}", Self::MOST_UNITS, self.classes));
+        }
+        if let Some(units) = self.hidden_units.iter().find(|units| **units > Self::MOST_UNITS) {
+            return bad(format!("a hidden layer has at most {} units, not {units}", Self::MOST_UNITS));
+        }
+        if self.hidden_units.len() > Self::MOST_HIDDEN_LAYERS {
+            let (most, asked) = (Self::MOST_HIDDEN_LAYERS, self.hidden_units.len());
+            return bad(format!("a head has at most {most} hidden layers, not {asked}"));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return bad(format!("the dropout {} is not a probability from 0 to below 1", self.dropout));
@@ -72,7 +92,7 @@ impl Graft {
 
 /// What a graft did; prints as one line for the user, as in
 /// `classifier: Linear 25088->4096 ... 4096->1000 replaced by 25088->1024->512->256->34, dropout 0.2`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GraftReport {
     /// The path of the head.
     pub path: String,
@@ -85,7 +105,7 @@ pub struct GraftReport {
     /// Widths from the features to the classes.
     pub widths: Vec<usize>,
     /// As in the specification, if there are hidden layers.
-    pub dropout: Option<String>,
+    pub dropout: Option<f64>,
 }
 
 impl fmt::Display for GraftReport {
@@ -106,7 +126,7 @@ impl fmt::Display for GraftReport {
         }
         let widths: Vec<String> = self.widths.iter().map(usize::to_string).collect();
         write!(f, " replaced by {}", widths.join("->"))?;
-        if let Some(dropout) = &self.dropout {
+        if let Some(dropout) = self.dropout {
             write!(f, ", dropout {dropout}")?;
         }
         if let Some(pooled) = self.pooled {
@@ -159,7 +179,7 @@ impl Graph {
             beyond,
             pooled,
             widths: [&[width], spec.hidden_units.as_slice(), &[spec.classes]].concat(),
-            dropout: (!spec.hidden_units.is_empty()).then(|| spec.dropout.to_string()),
+            dropout: (!spec.hidden_units.is_empty()).then_some(spec.dropout),
             path,
         };
 
@@ -254,7 +274,7 @@ impl Graph {
 
     /// Whether the last axis of a node's image-like output is that of the channels, as in Swin: the nearest operation on the way
     /// back to the input that works on channels decides.
-    pub(crate) fn is_channels_last(&self, node: NodeId) -> bool {
+    pub fn is_channels_last(&self, node: NodeId) -> bool {
         let mut id = node;
         loop {
             let node = &self.nodes[id.0];

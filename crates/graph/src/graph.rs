@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::shape::{check_attributes, elements};
 use crate::{GraphError, Op, TensorSpec};
 
 /// A node's place in [`Graph::nodes`].
@@ -67,12 +68,16 @@ impl Module {
         Self { op: Some(op.clone()), ..Self::container(name, op.name()) }
     }
 
-    /// Calls `visit` with every module below this one and its path, parents first.
-    pub(crate) fn walk<'a>(&'a self, prefix: &str, visit: &mut impl FnMut(&str, &'a Module)) {
+    /// Calls `visit` with every module below this one and its path from here, parents first.
+    pub fn walk<'a>(&'a self, visit: &mut impl FnMut(&str, &'a Module)) {
+        self.walk_below("", visit);
+    }
+
+    fn walk_below<'a>(&'a self, prefix: &str, visit: &mut impl FnMut(&str, &'a Module)) {
         for child in &self.children {
             let path = join(prefix, &child.name);
             visit(&path, child);
-            child.walk(&path, visit);
+            child.walk_below(&path, visit);
         }
     }
 
@@ -84,16 +89,66 @@ impl Module {
 }
 
 /// A network as data. Built by a [`Builder`](crate::Builder); prints as PyTorch prints it.
+///
+/// What is deserialised is checked: nodes read from nodes before them, attributes make sense, and the output can be computed
+/// for the input the network was designed for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Graph {
     pub(crate) nodes: Vec<Node>,
     pub(crate) output: NodeId,
     /// The outputs of auxiliary heads, which PyTorch gives in training only.
-    #[serde(default)]
     pub(crate) aux: Vec<NodeId>,
     pub(crate) root: Module,
     /// The input it was designed for, without the batch: `[channels, height, width]`.
     pub(crate) input: Vec<usize>,
+}
+
+/// A graph as somebody wrote it down.
+#[derive(Deserialize)]
+struct Unchecked {
+    nodes: Vec<Node>,
+    output: NodeId,
+    #[serde(default)]
+    aux: Vec<NodeId>,
+    root: Module,
+    input: Vec<usize>,
+}
+
+impl TryFrom<Unchecked> for Graph {
+    type Error = GraphError;
+
+    fn try_from(Unchecked { nodes, output, aux, root, input }: Unchecked) -> Result<Self, GraphError> {
+        let malformed = |text: String| Err(GraphError::Malformed(text));
+        for (index, node) in nodes.iter().enumerate() {
+            if let Some(NodeId(later)) = node.inputs.iter().find(|input| input.0 >= index) {
+                let node = node.describe();
+                return malformed(format!(
+                    "node {index}, {node}, reads from node {later}, which is not before it"
+                ));
+            }
+            check_attributes(node)?;
+        }
+        if let Some(NodeId(missing)) = [output].iter().chain(&aux).find(|id| id.0 >= nodes.len()) {
+            return malformed(format!("its output is node {missing}, of {} nodes", nodes.len()));
+        }
+        let mut checked = Ok(());
+        let mut check = |path: &str, module: &Module| {
+            if module.tensors.iter().any(|tensor| elements(&tensor.shape).is_none()) {
+                checked = Err(GraphError::Malformed(format!("no memory holds the tensors of {path}")));
+            }
+            if let (Some(op), Ok(())) = (&module.op, &checked) {
+                let node = Node { op: op.clone(), inputs: Vec::new(), module: path.into() };
+                checked = check_attributes(&node);
+            }
+        };
+        check("", &root);
+        root.walk(&mut check);
+        checked?;
+        let graph = Self { nodes, output, aux, root, input };
+        graph.until(output).output_shape()?;
+        Ok(graph)
+    }
 }
 
 impl Graph {
@@ -147,7 +202,7 @@ impl Graph {
             }
         };
         add("", &self.root);
-        self.root.walk("", &mut add);
+        self.root.walk(&mut add);
         state
     }
 
@@ -181,7 +236,7 @@ impl Graph {
     /// The paths of all modules, parents before children.
     pub fn module_paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
-        self.root.walk("", &mut |path, _| paths.push(path.to_string()));
+        self.root.walk(&mut |path, _| paths.push(path.to_string()));
         paths
     }
 
@@ -266,8 +321,9 @@ pub(crate) fn tensor_names(nodes: &[Node]) -> HashSet<String> {
     nodes.iter().flat_map(Node::tensors).map(|tensor| tensor.name).collect()
 }
 
-/// Whether `path` is the module `ancestor` or below it.
-pub(crate) fn is_within(path: &str, ancestor: &str) -> bool {
+/// Whether the module or tensor at `path` is `ancestor` or below it: `layer1.0.conv1.weight` is within `layer1`, but
+/// `layer10` is not.
+pub fn is_within(path: &str, ancestor: &str) -> bool {
     path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 

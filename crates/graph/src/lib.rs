@@ -3,10 +3,10 @@
 //! In PyTorch a network's `forward` is code, and its head can be replaced only by who knows what it is called. Here a
 //! network is data, and a head is a place in it: [`Graph::head`] finds it by walking back from the output, and
 //! [`Graph::graft`] puts another in its place. Freezing cuts the graph in two ([`Graph::frontier`], [`Graph::split`]),
-//! shapes are a walk over it ([`Graph::shapes`]), and so are what it costs ([`Graph::module_costs`]), pictures of it
-//! ([`Graph::drawing`]), and its text, which is PyTorch's to the character.
+//! shapes are a walk over it ([`Graph::shapes`]), and so are what it costs ([`Graph::module_costs`]), and its text, which is
+//! PyTorch's to the character.
 //!
-//! This crate knows neither values of tensors nor files.
+//! This crate knows neither values of tensors nor files nor pictures.
 //!
 //! ```
 //! use engraft_graph::{Activation, Builder, Conv2d, HeadSpec, Linear, Op};
@@ -31,30 +31,24 @@
 //! ```
 
 mod attention;
-mod blocks;
 mod builder;
-mod caption;
 mod count;
-mod dot;
 mod error;
 mod freeze;
 mod graft;
 mod graph;
 mod head;
-mod layout;
 mod op;
 mod print;
 mod shape;
 mod state;
-mod svg;
 
 pub use attention::{Attention, PositionBias, ProjectionNames, Scores, Windows};
-pub use blocks::{Block, Drawing, Edge, Part};
 pub use builder::Builder;
 pub use count::{Cost, ModuleCost};
 pub use error::GraphError;
 pub use graft::{Graft, GraftReport, HeadSpec};
-pub use graph::{Graph, Module, Node, NodeId};
+pub use graph::{Graph, Module, Node, NodeId, is_within};
 pub use head::Head;
 pub use op::{Activation, BatchNorm2d, Conv2d, Dim, Linear, Op, Pool};
 pub use shape::Shape;

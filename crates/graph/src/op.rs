@@ -390,8 +390,9 @@ impl Op {
         }
     }
 
-    /// Whether the output's values are those of the input, or those of a parameter, without anything being computed.
-    pub fn is_view(&self) -> bool {
+    /// Whether, in evaluation mode, the output's values are those of the input, or those of a parameter, without anything being
+    /// computed. So it is with layers that act in training alone, as dropout does.
+    pub fn computes_nothing(&self) -> bool {
         matches!(
             self,
             Op::Input

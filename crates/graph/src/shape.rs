@@ -1,8 +1,6 @@
 //! Shape inference: the output shape of every node, for any input size.
 
-use crate::{
-    Attention, BatchNorm2d, Conv2d, Dim, Graph, GraphError, Linear, Node, Op, Pool, PositionBias, Windows,
-};
+use crate::{Attention, BatchNorm2d, Conv2d, Dim, Graph, GraphError, Linear, Node, Op, Pool, Windows};
 
 /// Sizes of a tensor's axes, batch first.
 pub type Shape = Vec<usize>;
@@ -17,7 +15,11 @@ impl Graph {
         for node in &self.nodes {
             let inputs: Vec<&[usize]> = node.inputs.iter().map(|id| shapes[id.0].as_slice()).collect();
             let inputs = if node.op == Op::Input { vec![input] } else { inputs };
-            shapes.push(Inference { node, inputs }.output()?);
+            let inference = Inference { node, inputs };
+            let shape = inference.output()?;
+            let needs = || format!("whose output is smaller than {shape:?}");
+            inference.require(elements(&shape).is_some(), needs, "no memory holds that many values")?;
+            shapes.push(shape);
         }
         Ok(shapes)
     }
@@ -33,6 +35,64 @@ impl Graph {
     }
 }
 
+/// How many values a tensor has; none if the bytes of so many could not be counted.
+pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
+    let count = shape.iter().try_fold(1_usize, |count, size| count.checked_mul(*size))?;
+    (count <= MOST_ELEMENTS).then_some(count)
+}
+
+/// The most values of a tensor: those of the most bytes that Rust allocates, as `f64`.
+const MOST_ELEMENTS: usize = isize::MAX as usize / 8;
+
+/// Whether an operation's attributes make sense, whatever its input is.
+///
+/// # Errors
+/// When they contradict each other, divide by zero, or ask for tensors that cannot be.
+pub(crate) fn check_attributes(node: &Node) -> Result<(), GraphError> {
+    /// The largest window that positions have biases for, in tokens: its fourth power counts the pairs.
+    const LARGEST_WINDOW: usize = 1 << 10;
+    let (agree, reason) = match &node.op {
+        Op::Conv2d(Conv2d { in_channels, out_channels, kernel, stride, dilation, groups, .. }) => (
+            *groups > 0
+                && in_channels.is_multiple_of(*groups)
+                && out_channels.is_multiple_of(*groups)
+                && kernel.iter().chain(stride).chain(dilation).all(|size| *size > 0),
+            "groups divide the channels, and kernel, stride and dilation are at least 1",
+        ),
+        Op::MaxPool2d(window) | Op::AvgPool2d { window, .. } => (
+            window.kernel > 0 && window.stride > 0 && window.padding <= window.kernel / 2,
+            "window and stride are at least 1, and the padding is at most half the window",
+        ),
+        Op::Attention(attention) => {
+            let Attention { dim, heads, windows, .. } = attention;
+            let biased = attention.biased_window();
+            let windows_agree = |windows: &Windows| {
+                windows.shift < windows.side && biased.is_none_or(|biased| biased == windows.side)
+            };
+            let agree = *dim > 0
+                && *dim <= u32::MAX as usize
+                && dim.is_multiple_of(*heads)
+                && windows.as_ref().is_none_or(windows_agree)
+                && biased.is_none_or(|side| (1..=LARGEST_WINDOW).contains(&side));
+            let reason =
+                "heads divide the features, a shift is less than a window, and biases are for such a window";
+            (agree, reason)
+        }
+        _ => (true, ""),
+    };
+    let error = |reason: &str| {
+        let node = node.describe();
+        GraphError::Malformed(format!("the attributes of {node} do not agree: {reason}"))
+    };
+    if !agree {
+        return Err(error(reason));
+    }
+    match node.op.tensors().iter().all(|tensor| elements(&tensor.shape).is_some()) {
+        true => Ok(()),
+        false => Err(error("no memory holds its tensors")),
+    }
+}
+
 struct Inference<'a> {
     node: &'a Node,
     inputs: Vec<&'a [usize]>,
@@ -40,6 +100,7 @@ struct Inference<'a> {
 
 impl Inference<'_> {
     fn output(&self) -> Result<Shape, GraphError> {
+        check_attributes(self.node)?;
         match &self.node.op {
             Op::Input => {
                 let filled = !self.input().contains(&0);
@@ -134,7 +195,8 @@ impl Inference<'_> {
             Op::PadToMultiple { axes, of } => {
                 let mut shape = self.input().to_vec();
                 for axis in axes {
-                    shape[*axis] = self.axis(*axis)?.next_multiple_of((*of).max(1));
+                    let padded = self.axis(*axis)?.checked_next_multiple_of((*of).max(1));
+                    shape[*axis] = padded.unwrap_or(usize::MAX);
                 }
                 Ok(shape)
             }
@@ -165,13 +227,12 @@ impl Inference<'_> {
         let expected = || format!("[_, {}, _, _]", conv.in_channels);
         self.require(channels == conv.in_channels, expected, "its weight has that many input channels")?;
         let size = |axis: usize, size: usize| {
-            let reach = conv.dilation[axis] * (conv.kernel[axis].max(1) - 1) + 1;
-            let padded = size + 2 * conv.padding[axis];
-            let needs = || {
-                format!("of at least {} pixels a side", reach.saturating_sub(2 * conv.padding[axis]).max(1))
-            };
+            let reach = conv.dilation[axis].saturating_mul(conv.kernel[axis] - 1).saturating_add(1);
+            let padding = conv.padding[axis].saturating_mul(2);
+            let padded = size.saturating_add(padding);
+            let needs = || format!("of at least {} pixels a side", reach.saturating_sub(padding).max(1));
             self.require(padded >= reach, needs, "its kernel must fit into the padded image")?;
-            Ok((padded - reach) / conv.stride[axis].max(1) + 1)
+            Ok((padded - reach) / conv.stride[axis] + 1)
         };
         Ok(vec![batch, conv.out_channels, size(0, height)?, size(1, width)?])
     }
@@ -192,7 +253,7 @@ impl Inference<'_> {
     fn pool(&self, window: &Pool) -> Result<Shape, GraphError> {
         let [batch, channels, height, width] = self.image()?;
         let size = |size: usize| {
-            let padded = size + 2 * window.padding;
+            let padded = size.saturating_add(2 * window.padding);
             let smallest = window.kernel.saturating_sub(2 * window.padding).max(1);
             let needs = || format!("of at least {smallest} pixels a side");
             self.require(padded >= window.kernel, needs, "its window must fit into the padded image")?;
@@ -220,19 +281,8 @@ impl Inference<'_> {
 
     fn attention(&self, attention: &Attention) -> Result<Shape, GraphError> {
         let shape = self.input();
-        let Attention { dim, heads, windows, position, .. } = attention;
-        let biased = match position {
-            PositionBias::None => None,
-            PositionBias::Table { window, .. } | PositionBias::Network { window } => Some(*window),
-        };
-        let windows_agree = |windows: &Windows| {
-            windows.shift < windows.side && biased.is_none_or(|biased| biased == windows.side)
-        };
-        let agree = *dim > 0 && dim.is_multiple_of(*heads) && windows.as_ref().is_none_or(windows_agree);
-        let reason =
-            "heads divide the features, a shift is less than a window, and biases are for such a window";
-        self.require(agree, || "for attributes that agree".into(), reason)?;
-
+        let Attention { dim, windows, .. } = attention;
+        let biased = attention.biased_window();
         let (ranks, tokens) = match windows {
             Some(_) => (4..=4, None),
             None => (3..=4, biased.map(|side| side * side)),
@@ -297,7 +347,7 @@ impl Inference<'_> {
                 Dim::Infer => 1,
             });
         }
-        let known: usize = shape.iter().product();
+        let known = shape.iter().fold(1_usize, |known, size| known.saturating_mul(*size));
         let inferred: Vec<usize> = (0..dims.len()).filter(|i| dims[*i] == Dim::Infer).collect();
         let fits = match inferred.len() {
             0 => known == total,

@@ -66,7 +66,7 @@ fn of_a_graft_with_a_frozen_backbone_it_is_the_features() {
     for cut in [None, Some("block"), Some("block.conv2"), Some("avgpool")] {
         let graft = residual().graft(&spec, cut).unwrap();
         assert_eq!(graft.graph.frontier(|name| graft.is_of_head(name)), graft.features, "{cut:?}");
-        let (trunk, rest) = graft.graph.split(graft.features);
+        let (trunk, rest) = graft.graph.split(graft.features).unwrap();
         let (head, backbone): (Vec<_>, Vec<_>) =
             names(&graft.graph).into_iter().partition(|name| graft.is_of_head(name));
         assert_eq!(names(&trunk), backbone, "{cut:?}");
@@ -78,7 +78,7 @@ fn of_a_graft_with_a_frozen_backbone_it_is_the_features() {
 #[test]
 fn the_two_parts_keep_paths_and_text() {
     let graph = residual();
-    let (trunk, rest) = graph.split(graph.frontier(|name| name.starts_with("block.")));
+    let (trunk, rest) = graph.split(graph.frontier(|name| name.starts_with("block."))).unwrap();
     assert_eq!(rest.input(), [CHANNELS, 8, 8]);
     assert_eq!(
         trunk.to_string(),
@@ -102,10 +102,20 @@ fn the_two_parts_keep_paths_and_text() {
 #[test]
 fn a_cut_at_the_input_or_the_output_leaves_one_part_empty() {
     let graph = residual();
-    let (trunk, rest) = graph.split(NodeId(0));
+    let (trunk, rest) = graph.split(NodeId(0)).unwrap();
     assert_eq!((trunk.nodes().len(), trunk.input(), &rest), (1, graph.input(), &graph));
-    let (trunk, rest) = graph.split(graph.output());
+    let (trunk, rest) = graph.split(graph.output()).unwrap();
     assert_eq!((rest.nodes().len(), rest.input(), &trunk), (1, &[10][..], &graph));
+}
+
+#[test]
+fn a_cut_within_a_residual_block_is_refused() {
+    let graph = residual();
+    let within = graph.module_output("block.conv1").unwrap();
+    assert_eq!(
+        graph.split(within).unwrap_err().to_string(),
+        "the network cannot be cut in two at block.conv1 (Conv2d): what comes behind it also reads from before it"
+    );
 }
 
 /// A network of layers that keep the shape `[batch, 4, 6, 6]`, each reading any node before it.
@@ -181,7 +191,7 @@ proptest! {
     #[test]
     fn of_random_networks_the_two_parts_make_the_whole(net in random_net()) {
         let graph = net.graph();
-        let (trunk, rest) = graph.split(graph.frontier(|name| net.trains(name)));
+        let (trunk, rest) = graph.split(graph.frontier(|name| net.trains(name))).unwrap();
         let whole = graph.until(graph.output());
         prop_assert_eq!(trunk.nodes().len() + rest.nodes().len(), whole.nodes().len() + 1);
         prop_assert!(names(&trunk).iter().all(|name| !net.trains(name)));

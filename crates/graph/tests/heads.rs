@@ -231,7 +231,7 @@ fn a_sum_has_no_head() {
     assert_eq!(
         error.to_string(),
         "no classification layer was found: walking back from the output, Add comes before any linear or convolutional \
-         layer; say with --cut PATH where the new head shall be"
+         layer; name the module that the new head shall replace"
     );
 }
 

@@ -282,7 +282,7 @@ fn attention_whose_attributes_contradict_each_other_is_refused() {
         let message = output(attention, &[&[1, 6, 6, 8]]).unwrap_err().to_string();
         assert_eq!(
             message,
-            "layer (Attention) needs an input for attributes that agree, but gets [1, 6, 6, 8]: heads divide the features, a \
+            "this describes no network: the attributes of layer (Attention) do not agree: heads divide the features, a \
              shift is less than a window, and biases are for such a window"
         );
     }

@@ -71,6 +71,22 @@ impl PackedMatrix {
         PackedMatrix { values, level, k, n }
     }
 
+    /// Packs rows `[k, n]` that lie in memory: what [`Self::new`] does with their values, by copies of whole panels' rows.
+    ///
+    /// # Panics
+    /// When the slice is too short.
+    pub fn of_rows(level: Level, k: usize, n: usize, rows: Matrix<'_>) -> PackedMatrix {
+        let mut values = Vec::with_capacity(k * n.next_multiple_of(2 * level.lanes()));
+        for panel in panels(level, n) {
+            for row in 0..k {
+                let from = row * rows.stride + panel.first;
+                values.extend_from_slice(&rows.values[from..from + panel.columns]);
+                values.resize(values.len() + panel.width - panel.columns, 0.0);
+            }
+        }
+        PackedMatrix { values, level, k, n }
+    }
+
     /// Rows.
     pub fn k(&self) -> usize {
         self.k
@@ -368,5 +384,24 @@ unsafe fn narrow_tile_of<S: Simd>(
     // SAFETY: the caller's.
     unsafe {
         of_height!(height, |ROWS| narrow_tile::<S, ROWS>(rows, b, b_stride, columns, end, to, to_stride))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Level, Matrix, PackedMatrix};
+
+    #[test]
+    fn rows_are_packed_as_their_values_are() {
+        let (k, stride) = (5, 71);
+        let values: Vec<f32> = (0..k * stride).map(|i| i as f32).collect();
+        for level in Level::all() {
+            for n in 0..=stride {
+                let by_value = PackedMatrix::new(level, k, n, |row, column| values[row * stride + column]);
+                let by_row = PackedMatrix::of_rows(level, k, n, Matrix { values: &values, stride });
+                assert_eq!(by_row.values, by_value.values, "{level}, {n} columns");
+                assert_eq!((by_row.k, by_row.n), (k, n));
+            }
+        }
     }
 }

@@ -39,6 +39,9 @@ mod taps;
 mod tile;
 mod winograd;
 
+/// Changes when the same input gives other bits than before.
+pub const VERSION: u32 = 1;
+
 pub use activation::Activation;
 pub use attention::{AttentionShape, Scores, Similarity, TokenRows, Windows, attention};
 pub use conv::{ConvGeometry, ConvWeights, conv};

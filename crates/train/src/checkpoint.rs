@@ -9,10 +9,11 @@ use engraft_graph::HeadSpec;
 use engraft_tensor::{StateDict, WriteError, read_metadata};
 use serde::{Deserialize, Serialize};
 
-use crate::{Evaluation, FitOptions, TrainError};
+use crate::{Evaluation, FitOptions, SolutionSummary, Solver, TrainError};
 
-/// The format that this version writes and reads.
-const FORMAT: u32 = 1;
+/// The format that this version writes and reads. In format 1 the graphs of GoogLeNet and Inception normalised their input anew, on
+/// top of the transform.
+const FORMAT: u32 = 2;
 
 /// The key of the JSON in the file's metadata.
 const KEY: &str = "engraft";
@@ -39,8 +40,35 @@ pub struct About {
     pub classes: Vec<String>,
     /// How an image becomes an input.
     pub transform: Transform,
+    /// The weights that it began with; unknown for files of older versions.
+    #[serde(default)]
+    pub weights: Option<WeightsRecord>,
     /// How it was trained.
     pub training: TrainingSummary,
+}
+
+/// The weights that a network began with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightsRecord {
+    /// The file's name, or `random`.
+    pub name: String,
+    /// BLAKE3 of the tensors that were taken from it, in hexadecimal ([`StateDict::hash`]).
+    pub hash: String,
+    /// SPDX identifier of their licence, where it is known.
+    pub licence: Option<String>,
+}
+
+/// Which photos were for what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitRecord {
+    /// Photos that were learnt from.
+    pub train: usize,
+    /// Photos that chose the best epoch.
+    pub valid: usize,
+    /// Photos of the test.
+    pub test: usize,
+    /// BLAKE3 of content, split and label of all of them, in hexadecimal: the same for the same photos, wherever they lie.
+    pub hash: String,
 }
 
 /// How a network was trained and what came of it.
@@ -48,8 +76,17 @@ pub struct About {
 pub struct TrainingSummary {
     /// The version of the program.
     pub engraft_version: String,
+    /// How the head was found.
+    #[serde(default)]
+    pub solver: Solver,
+    /// What L-BFGS found.
+    #[serde(default)]
+    pub solution: Option<SolutionSummary>,
     /// Options of the loop.
     pub options: FitOptions,
+    /// Which photos were for what; unknown for files of older versions.
+    #[serde(default)]
+    pub split: Option<SplitRecord>,
     /// Whether the backbone was frozen.
     pub frozen: bool,
     /// The epoch that was kept, from 1.
@@ -64,18 +101,17 @@ pub struct TrainingSummary {
     pub skipped_images: usize,
 }
 
-/// The largest side in pixels, and the largest number of units, that a checkpoint may ask for.
-const LARGEST: usize = 1 << 16;
+/// The largest side in pixels that a checkpoint may ask for.
+const LARGEST_SIDE: u32 = 1 << 16;
 
 impl About {
     /// A stranger's file may ask for anything; what it asks for must be possible before memory is set aside for it.
     fn check(&self) -> Result<(), String> {
         let Transform { resize, crop, mean, std, .. } = &self.transform;
-        let sides = [*resize, *crop].map(|side| side as usize);
-        let sizes = self.head.hidden_units.iter().copied().chain(sides).chain([self.classes.len()]);
-        if let Some(size) = sizes.clone().find(|size| !(1..=LARGEST).contains(size)) {
-            return Err(format!("a size of {size} is not between 1 and {LARGEST}"));
+        if let Some(side) = [resize, crop].into_iter().find(|side| !(1..=LARGEST_SIDE).contains(*side)) {
+            return Err(format!("a size of {side} is not between 1 and {LARGEST_SIDE}"));
         }
+        self.head.check().map_err(|error| error.to_string())?;
         if self.classes.len() != self.head.classes {
             return Err(format!(
                 "it names {} classes, but its head has {}",
@@ -87,6 +123,25 @@ impl About {
             return Err("its transform divides by zero".into());
         }
         Ok(())
+    }
+}
+
+/// What becomes of a file in the place where a checkpoint is to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replacement {
+    /// There is none.
+    New,
+    /// It is replaced; what it was.
+    Replaced(String),
+    /// It is kept; why.
+    Kept(String),
+}
+
+impl WeightsRecord {
+    /// Of tensors that come from weights of this name.
+    pub fn new(name: String, tensors: &StateDict, licence: Option<&str>) -> Self {
+        let hash = blake3::Hash::from(tensors.hash()).to_hex().to_string();
+        Self { name, hash, licence: licence.map(str::to_string) }
     }
 }
 
@@ -108,6 +163,35 @@ impl Checkpoint {
         // `format` is what PyTorch's and Hugging Face's readers look for.
         let metadata = BTreeMap::from([(KEY.to_string(), json), ("format".to_string(), "pt".to_string())]);
         self.state.write_safetensors(path, &metadata).map_err(WriteError::into)
+    }
+
+    /// What should become of the file at `path` when this checkpoint is to be written there. Nothing that is better, or
+    /// something else, is replaced by accident: `named` says that the user has named the place, `finished` that the training
+    /// ended as it should.
+    pub fn replaces(&self, path: &Path, named: bool, finished: bool) -> Replacement {
+        let place = path.display();
+        let old = match Self::read_about(path) {
+            Ok(old) => old,
+            Err(_) if !path.exists() => return Replacement::New,
+            Err(_) if named => return Replacement::Replaced(format!("{place}, which was no checkpoint")),
+            Err(_) => {
+                return Replacement::Kept(format!("{place} is there and is no checkpoint of this program"));
+            }
+        };
+        let [old_accuracy, accuracy] = [&old, &self.about].map(|about| about.training.valid.accuracy);
+        let was = format!("{place}, whose validation accuracy was {:.1} %", 100.0 * old_accuracy);
+        if old.classes != self.about.classes && !named {
+            return Replacement::Kept(format!(
+                "{place} tells other classes apart ({})",
+                old.classes.join(", ")
+            ));
+        }
+        if !finished && old_accuracy > accuracy {
+            return Replacement::Kept(format!(
+                "{was}: better than what this training had when it ended early"
+            ));
+        }
+        Replacement::Replaced(was)
     }
 
     /// Reads the file.

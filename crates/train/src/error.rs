@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use engraft_data::ImageError;
 use engraft_engine::EngineError;
 use engraft_graph::GraphError;
 use engraft_tensor::{ReadError, WriteError};
@@ -25,27 +24,20 @@ pub enum TrainError {
     /// A file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// An image that could be read before cannot be read any more.
-    #[error(transparent)]
-    Image(#[from] ImageError),
+    /// A photo that could be used before cannot be used any more.
+    #[error("{0}")]
+    Lost(String),
     /// The cache folder.
-    #[error("cannot use the cache folder {}: {source}; choose another with the variable ENGRAFT_CACHE, or run with --no-cache", path.display())]
+    #[error("cannot use the cache folder {}: {source}; choose another with the variable ENGRAFT_CACHE, or keep no features", path.display())]
     Cache {
         /// The folder.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
-    /// Training went astray.
-    #[error(
-        "the loss is no number any more in epoch {epoch}: the learning rate {learning_rate} is too high; try a tenth of it"
-    )]
-    Diverged {
-        /// From 1.
-        epoch: usize,
-        /// As given.
-        learning_rate: f64,
-    },
+    /// Training went astray before any epoch was done.
+    #[error("{0}")]
+    Diverged(String),
     /// Nothing to do.
     #[error("0 epochs train nothing; ask for at least one")]
     NoEpochs,
@@ -54,7 +46,7 @@ pub enum TrainError {
     NoImages(String),
     /// Images that cannot be used, where all must be usable.
     #[error(
-        "{count} images cannot be used (the first is {first}); repair or remove them, or run without --strict to leave them out"
+        "{count} images cannot be used (the first is {first}); repair or remove them, or leave them out by being less strict"
     )]
     Strict {
         /// How many.
@@ -62,8 +54,8 @@ pub enum TrainError {
         /// Path and reason of the first.
         first: String,
     },
-    /// Stopped by the user before anything was worth keeping.
-    #[error("stopped before the first epoch was done, so that there is no network to save yet")]
+    /// Stopped by the user before training began; features that were computed are kept.
+    #[error("stopped before training began; the features that were computed until then are kept")]
     Stopped,
     /// No file where a checkpoint should be.
     #[error("the checkpoint {} does not exist", path.display())]
@@ -73,7 +65,7 @@ pub enum TrainError {
     },
     /// A file that this program did not write.
     #[error(
-        "{} is no checkpoint of engraft; a weights file is used with `--arch ARCH --weights FILE`",
+        "{} is no checkpoint of engraft: a weights file needs its architecture to be named beside it",
         path.display()
     )]
     NoCheckpoint {
@@ -102,6 +94,75 @@ pub enum TrainError {
         /// What is wrong.
         reason: String,
     },
+    /// A folder that holds a run already.
+    #[error("there is a run in {} already: go on with it, or choose another name", path.display())]
+    RunExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder that holds no run.
+    #[error("there is no run in {}: a run's folder holds a config.toml", path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A run that another process has.
+    #[error("another process is working on the run {}: wait for it, or stop it", path.display())]
+    RunInUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file of a run that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    UnreadableRun {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of a run that is there, but not as it was written.
+    #[error("{} is damaged ({reason}): delete it, and the run begins anew from what is left", path.display())]
+    DamagedRun {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A run whose photos are others now.
+    #[error(
+        "the photos have changed since the run {} began: {changes}. It cannot end as it would have; begin a new run, or force this one \
+         to go on with the photos as they are",
+        path.display()
+    )]
+    PhotosChanged {
+        /// The folder of the run.
+        path: PathBuf,
+        /// What has changed.
+        changes: String,
+    },
+    /// Copies of a photo under several labels.
+    #[error(
+        "{count} photos are there under several labels, the first of them as {first}: correct the labels, or be less strict"
+    )]
+    Contradicting {
+        /// How many contents.
+        count: usize,
+        /// The copies of the first one.
+        first: String,
+    },
+    /// A head that L-BFGS cannot find.
+    #[error(
+        "L-BFGS finds linear heads on frozen networks alone: for hidden layers, or where more than the head is trained, use Adam"
+    )]
+    NotLinear,
+    /// Features that L-BFGS would have to compute in every pass.
+    #[error(
+        "the features are not kept, because they are large or there is no room for them, and L-BFGS reads them many times: use Adam"
+    )]
+    NotKept,
+    /// The solver for linear heads.
+    #[error(transparent)]
+    Solver(#[from] engraft_solver::SolverError),
     /// A description that cannot be written as JSON.
     #[error("the network cannot be described in JSON: {0}")]
     Description(String),
@@ -122,6 +183,10 @@ impl TrainError {
             ReadError::Damaged { reason, .. } => Self::DamagedCheckpoint { path, reason },
             other => other.into(),
         }
+    }
+
+    pub(crate) fn run(path: &Path, source: io::Error) -> Self {
+        Self::UnreadableRun { path: path.into(), source }
     }
 
     pub(crate) fn describe(error: serde_json::Error) -> Self {

@@ -1,41 +1,112 @@
-//! Labelled examples in batches: features that were computed before, or images that are read as they are needed.
+//! Labelled examples in batches, pulled by whoever needs them: rows of the feature store, or images decoded as they are needed.
 
-use engraft_data::{Batches, Sample, Transform};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+
+use engraft_data::{Batches, Failed, Sample, Transform};
 use engraft_tensor::Tensor;
 
-use crate::TrainError;
-use crate::features::image_batch;
+use crate::store::{Row, Rows};
+use crate::{Frozen, Order, TrainError};
 
-/// What a network is trained and evaluated on.
-pub enum Examples<'a> {
-    /// In memory.
-    Features {
-        /// Of one example.
-        shape: Vec<usize>,
-        /// All examples, one after another.
-        values: Vec<f32>,
-        /// One an example.
-        labels: Vec<usize>,
-    },
-    /// On disk, decoded at every pass.
-    Images {
-        /// Files that are known to decode, and their labels.
-        samples: Vec<Sample>,
-        /// How an image becomes an input.
-        transform: &'a Transform,
-    },
+/// Batches of rows that are read ahead.
+const AHEAD: usize = 2;
+
+/// What a network is trained, evaluated or run on.
+pub struct Examples<'a> {
+    /// Of one example.
+    shape: Vec<usize>,
+    labels: Vec<usize>,
+    source: Source<'a>,
 }
 
-/// Takes the inputs `[batch, ..]` and the labels of a batch, and says whether there shall be another.
-type EachBatch<'a> = dyn FnMut(Tensor, &[usize]) -> Result<bool, TrainError> + 'a;
+enum Source<'a> {
+    /// All in the store.
+    Rows { rows: Arc<[Row]>, store: Rows },
+    /// Decoded at every pass.
+    Images { paths: Vec<PathBuf>, transform: Transform },
+    /// Features that are computed at every pass, at least in part.
+    Computed(ComputedSource<'a>),
+}
 
-impl Examples<'_> {
+/// Some examples.
+#[derive(Debug)]
+pub struct ExampleBatch {
+    /// `[batch, ..]`. Without examples only if all that are left have failed.
+    pub input: Tensor,
+    /// One an example.
+    pub labels: Vec<usize>,
+    /// The numbers of the examples.
+    pub indices: Vec<usize>,
+    /// Examples that were to come by now and cannot be used any more: the number, and why, as a sentence with the path.
+    pub failed: Vec<(usize, String)>,
+}
+
+impl ExampleBatch {
+    /// The batch, if no example has failed.
+    ///
+    /// # Errors
+    /// Names the first that has.
+    pub fn whole(self) -> Result<ExampleBatch, TrainError> {
+        match self.failed.first() {
+            None => Ok(self),
+            Some((_, reason)) => Err(TrainError::Lost(reason.clone())),
+        }
+    }
+}
+
+impl<'a> Examples<'a> {
+    /// Images, which are decoded at every pass.
+    pub fn images(samples: Vec<Sample>, transform: &Transform) -> Examples<'static> {
+        let crop = transform.crop as usize;
+        let (paths, labels) = samples.into_iter().map(|sample| (sample.path, sample.label)).unzip();
+        let source = Source::Images { paths, transform: transform.clone() };
+        Examples { shape: vec![3, crop, crop], labels, source }
+    }
+
+    /// Features: rows of a store, and where one is nowhere, what `frozen` computes of its photo at every pass.
+    pub fn features<'b>(
+        store: &Rows,
+        samples: impl IntoIterator<Item = (Row, &'b Sample)>,
+        frozen: &'a Frozen,
+        transform: &Transform,
+    ) -> Examples<'a> {
+        let mut rows = Vec::new();
+        let mut labels = Vec::new();
+        let mut paths = Vec::new();
+        let mut all_kept = true;
+        for (row, sample) in samples {
+            rows.push(row);
+            labels.push(sample.label);
+            all_kept &= row.is_kept();
+            // The others' are not needed.
+            paths.push(if row.is_kept() { PathBuf::new() } else { sample.path.clone() });
+        }
+        let source = match all_kept {
+            true => Source::Rows { rows: rows.into(), store: store.clone() },
+            false => {
+                let (store, transform) = (store.clone(), transform.clone());
+                Source::Computed(ComputedSource { rows, store, paths, transform, frozen })
+            }
+        };
+        Examples { shape: store.shape().to_vec(), labels, source }
+    }
+
+    /// Examples of a shape, one after another in `values`.
+    ///
+    /// # Panics
+    /// If there are not as many values as the labels and the shape say.
+    pub fn in_memory(shape: Vec<usize>, values: Vec<f32>, labels: Vec<usize>) -> Examples<'static> {
+        let (store, rows) = Rows::in_memory(shape.clone(), values, labels.len());
+        Examples { shape, labels, source: Source::Rows { rows: rows.into(), store } }
+    }
+
     /// How many examples there are.
     pub fn len(&self) -> usize {
-        match self {
-            Examples::Features { labels, .. } => labels.len(),
-            Examples::Images { samples, .. } => samples.len(),
-        }
+        self.labels.len()
     }
 
     /// True when there is no example.
@@ -43,45 +114,268 @@ impl Examples<'_> {
         self.len() == 0
     }
 
-    /// Hands out the examples of the given indices in that order, as inputs `[batch, ..]` and labels, until `each` returns
-    /// false.
+    /// The labels of all examples, by their numbers.
+    pub fn labels(&self) -> &[usize] {
+        &self.labels
+    }
+
+    /// The shape of one example.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Where the features are, if all examples are rows of a store.
+    pub fn rows(&self) -> Option<(&[Row], &Rows)> {
+        match &self.source {
+            Source::Rows { rows, store } => Some((rows, store)),
+            _ => None,
+        }
+    }
+
+    /// One pass: batches in an order, got ready on other threads while the caller computes. A `batch_size` of 0 is taken as 1.
     ///
-    /// # Errors
-    /// What `each` returns; and for images, one that decodes no longer.
-    pub fn for_each_batch(
-        &self,
-        order: &[usize],
-        batch_size: usize,
-        each: &mut EachBatch<'_>,
-    ) -> Result<(), TrainError> {
-        match self {
-            Examples::Features { shape, values, labels } => {
-                let width: usize = shape.iter().product();
-                for indices in order.chunks(batch_size.max(1)) {
-                    let rows = indices.iter().flat_map(|i| &values[i * width..(i + 1) * width]);
-                    let input =
-                        Tensor::f32([&[indices.len()], shape.as_slice()].concat(), rows.copied().collect());
-                    let labels: Vec<usize> = indices.iter().map(|i| labels[*i]).collect();
-                    if !each(input, &labels)? {
-                        break;
-                    }
-                }
-                Ok(())
+    /// All batches but the last are of one size, unless examples fail. In a shuffled order, that of training, a last batch of a single example
+    /// is joined with the batch before it: a batch norm learns nothing from one.
+    pub fn batches(&self, order: Order, batch_size: usize) -> ExampleBatches<'_> {
+        let batch_size = batch_size.max(1);
+        let least = if order == Order::Sequential { 1 } else { batch_size.min(2) };
+        let reader = match &self.source {
+            Source::Rows { rows, store } => {
+                Reader::Rows(read_rows(store.clone(), Arc::clone(rows), order, batch_size))
             }
-            Examples::Images { samples, transform } => {
-                let paths = order.iter().map(|i| samples[*i].path.clone()).collect();
-                let batches = Batches::new(paths, (*transform).clone(), batch_size);
-                for batch in batches {
-                    if let Some((_, error)) = batch.failed.into_iter().next() {
-                        return Err(error.into());
-                    }
-                    let labels: Vec<usize> = batch.indices.iter().map(|i| samples[order[*i]].label).collect();
-                    if !each(image_batch(batch.images, transform), &labels)? {
-                        break;
-                    }
+            Source::Images { paths, transform } => {
+                let order: Vec<usize> = order.windows(self.len()).flatten().collect();
+                let paths = order.iter().map(|i| paths[*i].clone()).collect();
+                Reader::Images { batches: Batches::new(paths, transform.clone(), batch_size), order }
+            }
+            Source::Computed(source) => Reader::Computed(source.start(order)),
+        };
+        ExampleBatches { examples: self, reader, batch_size, least, held: None }
+    }
+}
+
+/// One pass over examples: see [`Examples::batches`].
+pub struct ExampleBatches<'a> {
+    examples: &'a Examples<'a>,
+    reader: Reader<'a>,
+    batch_size: usize,
+    /// A last batch of fewer examples is joined with the one before.
+    least: usize,
+    /// The batch after the one that was handed out last.
+    held: Option<Batch>,
+}
+
+enum Reader<'a> {
+    Rows(Receiver<Batch>),
+    Images { batches: Batches, order: Vec<usize> },
+    Computed(Computed<'a>),
+}
+
+/// A batch on its way.
+#[derive(Default)]
+struct Batch {
+    indices: Vec<usize>,
+    values: Vec<f32>,
+    failed: Vec<(usize, String)>,
+}
+
+impl Iterator for ExampleBatches<'_> {
+    type Item = Result<ExampleBatch, TrainError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = match self.held.take() {
+            Some(batch) => Ok(Some(batch)),
+            None => self.read(),
+        };
+        let following = match &batch {
+            Ok(Some(_)) => self.read(),
+            _ => Ok(None),
+        };
+        match (batch, following) {
+            (Err(error), _) | (_, Err(error)) => Some(Err(error)),
+            (Ok(None), _) => None,
+            (Ok(Some(mut batch)), Ok(following)) => {
+                // All but the last have examples.
+                self.held = following;
+                if let Some(last) = self.held.take_if(|held| held.indices.len() < self.least) {
+                    batch.indices.extend(last.indices);
+                    batch.values.extend(last.values);
+                    batch.failed.extend(last.failed);
                 }
-                Ok(())
+                Some(Ok(self.finish(batch)))
             }
         }
     }
+}
+
+impl ExampleBatches<'_> {
+    /// The next batch. One of few examples is the last.
+    fn read(&mut self) -> Result<Option<Batch>, TrainError> {
+        let mut all = Batch::default();
+        loop {
+            let next = match &mut self.reader {
+                Reader::Rows(batches) => batches.recv().ok(),
+                Reader::Images { batches, order } => batches.next().map(|batch| Batch {
+                    indices: batch.pictures.iter().map(|picture| order[picture.index]).collect(),
+                    values: batch.images,
+                    failed: failures(batch.failed).map(|(i, reason)| (order[i], reason)).collect(),
+                }),
+                Reader::Computed(computed) => computed.next(self.batch_size)?,
+            };
+            let Some(mut next) = next else {
+                return Ok((!all.failed.is_empty()).then_some(all));
+            };
+            next.failed.splice(0..0, std::mem::take(&mut all.failed));
+            if !next.indices.is_empty() {
+                return Ok(Some(next));
+            }
+            all = next;
+        }
+    }
+
+    fn finish(&self, Batch { indices, values, failed }: Batch) -> ExampleBatch {
+        let shape = [&[indices.len()], self.examples.shape.as_slice()].concat();
+        let labels = indices.iter().map(|i| self.examples.labels[*i]).collect();
+        ExampleBatch { input: Tensor::f32(shape, values), labels, indices, failed }
+    }
+}
+
+fn failures(failed: Vec<Failed>) -> impl Iterator<Item = (usize, String)> {
+    failed.into_iter().map(|failed| (failed.index, failed.error.to_string()))
+}
+
+/// Starts to gather rows from where they lie on the disk to where the engine takes them.
+fn read_rows(store: Rows, rows: Arc<[Row]>, order: Order, batch_size: usize) -> Receiver<Batch> {
+    let (sender, receiver) = sync_channel(AHEAD);
+    let count = rows.len();
+    let rows_of = move |indices: &[usize]| -> Vec<Row> { indices.iter().map(|i| rows[*i]).collect() };
+    thread::spawn(move || {
+        let mut windows = order.windows(count);
+        let mut will_need = || {
+            let window = windows.next()?;
+            store.will_need(rows_of(&window));
+            Some(window)
+        };
+        let mut window = will_need();
+        let mut indices = Vec::new();
+        while let Some(current) = window {
+            // The disk reads the next window while this one is used.
+            window = will_need();
+            indices.extend(current);
+            let most = if window.is_some() { indices.len() / batch_size * batch_size } else { indices.len() };
+            for indices in indices[..most].chunks(batch_size) {
+                let batch = gather(&store, &rows_of(indices), indices);
+                if sender.send(batch).is_err() {
+                    return;
+                }
+            }
+            indices.drain(..most);
+        }
+    });
+    receiver
+}
+
+fn gather(store: &Rows, rows: &[Row], indices: &[usize]) -> Batch {
+    let mut values = vec![0.0; rows.len() * store.width()];
+    if store.read(rows, &mut values).is_ok() {
+        return Batch { indices: indices.to_vec(), values, failed: Vec::new() };
+    }
+    let mut batch = Batch::default();
+    for (i, row) in indices.iter().zip(rows) {
+        batch.push_row(store, *i, *row);
+    }
+    batch
+}
+
+impl Batch {
+    fn push_row(&mut self, store: &Rows, i: usize, row: Row) {
+        let start = self.values.len();
+        self.values.resize(start + store.width(), 0.0);
+        match store.read(&[row], &mut self.values[start..]) {
+            Ok(()) => self.indices.push(i),
+            Err(error) => {
+                self.values.truncate(start);
+                self.failed.push((i, format!("features cannot be read any more: {error}")));
+            }
+        }
+    }
+}
+
+/// Features of which some are in no store.
+struct ComputedSource<'a> {
+    rows: Vec<Row>,
+    store: Rows,
+    /// Those of rows in the store are empty.
+    paths: Vec<PathBuf>,
+    transform: Transform,
+    frozen: &'a Frozen,
+}
+
+/// A pass over them.
+struct Computed<'a> {
+    source: &'a ComputedSource<'a>,
+    order: VecDeque<usize>,
+    /// Photos of examples that are not in the store, in the order of the pass.
+    photos: Batches,
+    /// Features of the next of them, or why there are none.
+    computed: VecDeque<Result<Vec<f32>, String>>,
+}
+
+impl ComputedSource<'_> {
+    fn start(&self, order: Order) -> Computed<'_> {
+        let order: VecDeque<usize> = order.windows(self.rows.len()).flatten().collect();
+        let not_kept = order.iter().filter(|i| !self.rows[**i].is_kept());
+        let paths = not_kept.map(|i| self.paths[*i].clone()).collect();
+        let photos = Batches::new(paths, self.transform.clone(), self.frozen.batch());
+        Computed { source: self, order, photos, computed: VecDeque::new() }
+    }
+}
+
+impl Computed<'_> {
+    fn next(&mut self, batch_size: usize) -> Result<Option<Batch>, TrainError> {
+        let mut batch = Batch::default();
+        while batch.indices.len() < batch_size {
+            let Some(i) = self.order.pop_front() else { break };
+            let row = self.source.rows[i];
+            if row.is_kept() {
+                batch.push_row(&self.source.store, i, row);
+                continue;
+            }
+            match self.compute()? {
+                Some(Ok(features)) => {
+                    batch.indices.push(i);
+                    batch.values.extend(features);
+                }
+                Some(Err(reason)) => batch.failed.push((i, reason)),
+                None => break,
+            }
+        }
+        let is_empty = batch.indices.is_empty() && batch.failed.is_empty();
+        Ok((!is_empty).then_some(batch))
+    }
+
+    /// The features of the next photo, or why there are none; `None` after the last one.
+    fn compute(&mut self) -> Result<Option<Result<Vec<f32>, String>>, TrainError> {
+        if self.computed.is_empty() {
+            let Some(batch) = self.photos.next() else { return Ok(None) };
+            let features = match batch.pictures.is_empty() {
+                true => Vec::new(),
+                false => self.source.frozen.features(batch.images)?,
+            };
+            let rows = features.chunks_exact(self.source.store.width().max(1));
+            let computed =
+                batch.pictures.iter().zip(rows).map(|(photo, row)| (photo.index, Ok(row.to_vec())));
+            let failed = failures(batch.failed).map(|(i, reason)| (i, Err(reason)));
+            let mut all: Vec<_> = computed.chain(failed).collect();
+            all.sort_by_key(|(i, _)| *i);
+            self.computed = all.into_iter().map(|(_, result)| result).collect();
+        }
+        Ok(self.computed.pop_front())
+    }
+}
+
+/// Images of a batch as a tensor `[batch, 3, crop, crop]`.
+pub fn image_batch(images: Vec<f32>, transform: &Transform) -> Tensor {
+    let crop = transform.crop as usize;
+    Tensor::f32([images.len() / (3 * crop * crop).max(1), 3, crop, crop], images)
 }

@@ -1,13 +1,13 @@
-//! The training loop.
+//! The training loop: one that can stop after any batch and go on to the same bits.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use engraft_engine::{SplitMix64, Trainer};
+use engraft_engine::{EngineError, Rate, Snapshot, Targets, Trainer};
 use engraft_tensor::StateDict;
 use serde::{Deserialize, Serialize};
 
-use crate::{Evaluation, Examples, TrainError, evaluate};
+use crate::{Evaluation, Examples, Order, TrainError, evaluate};
 
 /// How long and how fast to train.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,70 +35,194 @@ pub struct Epoch {
     pub seconds: f64,
 }
 
-/// A trained network.
-pub struct Fit {
-    /// Parameters and buffers after the best epoch.
-    pub best_state: StateDict,
-    /// The best epoch: of the highest validation accuracy, among equals of the lowest validation loss.
-    pub best: Epoch,
-    /// The epoch in which the loss was no number any more, which ended the training.
-    pub diverged: Option<usize>,
+/// How far a training is: with a [`Snapshot`] of the trainer all that the next batch needs, because orders and draws follow from
+/// seed, epoch and step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Epochs that are done.
+    pub epochs: usize,
+    /// Steps of the epoch after those.
+    pub steps: usize,
+    /// Sum of the losses of these steps' images.
+    pub loss: f64,
+    /// How many images these steps had.
+    pub images: usize,
+    /// The best epoch so far.
+    pub best: Option<Epoch>,
 }
 
-/// Trains until all epochs are done or `stop` becomes true, which is looked at after every batch. An epoch that is cut short
-/// is validated like any other.
+/// A training at rest: where it is, and the network after the best epoch.
+pub struct Rest {
+    /// How far it is.
+    pub progress: Progress,
+    /// The trainer's state.
+    pub snapshot: Snapshot,
+    /// Parameters and buffers after the best epoch.
+    pub best_state: Option<StateDict>,
+}
+
+/// What the loop tells while it runs.
+pub enum FitEvent<'a> {
+    /// An epoch is over.
+    Epoch(&'a Epoch),
+    /// A moment at which a training may rest: an epoch is over, or `stop` became true.
+    Rest(&'a dyn Fn() -> Snapshot, &'a Progress, Option<&'a StateDict>),
+    /// An example could not be read any more and was left out: its index and the reason.
+    Lost(usize, &'a str),
+}
+
+/// How a training ended.
+pub struct Fit {
+    /// The best epoch: of the highest validation accuracy, among equals of the lowest validation loss. `None` if none was finished.
+    pub best: Option<Epoch>,
+    /// Parameters and buffers after the best epoch.
+    pub best_state: Option<StateDict>,
+    /// Parameters and buffers at the end.
+    pub last_state: StateDict,
+    /// How the loop ended.
+    pub end: FitEnd,
+}
+
+/// How the loop ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FitEnd {
+    /// All epochs are done.
+    Done,
+    /// `stop` became true.
+    Stopped,
+    /// The loss, or a gradient, was no number any more.
+    Diverged(Divergence),
+}
+
+/// Where a training went astray.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Divergence {
+    /// From 1.
+    pub epoch: usize,
+    /// Within the epoch, from 1.
+    pub step: usize,
+    /// The first tensor that is not finite, or the loss.
+    pub what: String,
+    /// The examples of the batch; none if it was the validation that showed it.
+    pub indices: Vec<usize>,
+}
+
+/// Trains until all epochs are done or `stop` becomes true, which is looked at after every batch; goes on where `rest` is.
 ///
 /// # Errors
-/// When examples and network do not fit, or the loss is no number before any epoch was done.
+/// When examples and network do not fit, there is no epoch to train, or what `observe` returns.
 pub fn fit(
     trainer: &mut dyn Trainer,
     train: &Examples<'_>,
     valid: &Examples<'_>,
     options: &FitOptions,
+    rest: Option<Rest>,
     stop: &AtomicBool,
-    each_epoch: &mut dyn FnMut(&Epoch),
+    observe: &mut dyn FnMut(FitEvent<'_>) -> Result<(), TrainError>,
 ) -> Result<Fit, TrainError> {
-    let mut best: Option<Fit> = None;
-    let mut order: Vec<usize> = (0..train.len()).collect();
-    let mut random = SplitMix64::new(options.seed);
-    for epoch in 1..=options.epochs {
+    if options.epochs == 0 {
+        return Err(TrainError::NoEpochs);
+    }
+    let (mut progress, mut best_state) = match rest {
+        Some(Rest { progress, snapshot, best_state }) => {
+            trainer.restore(snapshot)?;
+            (progress, best_state)
+        }
+        None => (Progress::default(), None),
+    };
+    let rates = [Rate { learning_rate: options.learning_rate, weight_decay: 0.0 }];
+    let mut end = FitEnd::Done;
+    while progress.epochs < options.epochs {
         let start = Instant::now();
-        random.shuffle(&mut order);
-        let train_loss = one_pass(trainer, train, &order, options, stop)?;
-        let valid = evaluate(&*trainer, valid, options.batch_size)?;
-        if !(train_loss.is_finite() && valid.loss.is_finite()) {
-            let error = TrainError::Diverged { epoch, learning_rate: options.learning_rate };
-            return best.map(|best| Fit { diverged: Some(epoch), ..best }).ok_or(error);
+        let epoch = progress.epochs + 1;
+        let order = Order::Shuffled { seed: options.seed, epoch: epoch as u64 };
+        for batch in train.batches(order, options.batch_size).skip(progress.steps) {
+            let batch = batch?;
+            for (index, reason) in &batch.failed {
+                observe(FitEvent::Lost(*index, reason))?;
+            }
+            progress.steps += 1;
+            if !batch.indices.is_empty() {
+                let draw = draw(options.seed, epoch as u64, progress.steps as u64);
+                let targets = Targets::labels(&batch.labels);
+                let loss = trainer.accumulate(&batch.input, &targets, 1.0, draw)?.loss;
+                let problem = match loss.is_finite() {
+                    true => trainer.update(&rates, None, None).err(),
+                    false => Some(EngineError::NotFinite { parameter: first_not_finite(trainer) }),
+                };
+                match problem {
+                    None => {}
+                    Some(EngineError::NotFinite { parameter: what }) => {
+                        end = FitEnd::Diverged(Divergence {
+                            epoch,
+                            step: progress.steps,
+                            what,
+                            indices: batch.indices,
+                        });
+                        break;
+                    }
+                    Some(other) => return Err(other.into()),
+                }
+                progress.loss += f64::from(loss) * batch.indices.len() as f64;
+                progress.images += batch.indices.len();
+            }
+            if stop.load(Ordering::Relaxed) {
+                end = FitEnd::Stopped;
+                break;
+            }
         }
-        let epoch = Epoch { epoch, train_loss, valid, seconds: start.elapsed().as_secs_f64() };
-        each_epoch(&epoch);
-        if best.as_ref().is_none_or(|best| is_better(&valid, &best.best.valid)) {
-            best = Some(Fit { best_state: trainer.state(), best: epoch, diverged: None });
+        match end {
+            FitEnd::Done => {}
+            FitEnd::Diverged(_) => break,
+            FitEnd::Stopped => {
+                observe(FitEvent::Rest(&|| trainer.save(), &progress, best_state.as_ref()))?;
+                break;
+            }
         }
-        if stop.load(Ordering::Relaxed) {
+        let valid =
+            evaluate(&mut |input| trainer.evaluate(input, false), valid, options.batch_size, &mut |_| {})?;
+        if !valid.loss.is_finite() {
+            let (step, what) = (progress.steps, first_not_finite(trainer));
+            end = FitEnd::Diverged(Divergence { epoch, step, what, indices: Vec::new() });
+            break;
+        }
+        let train_loss = progress.loss / progress.images.max(1) as f64;
+        let done = Epoch { epoch, train_loss, valid, seconds: start.elapsed().as_secs_f64() };
+        observe(FitEvent::Epoch(&done))?;
+        if progress.best.as_ref().is_none_or(|best| is_better(&done.valid, &best.valid)) {
+            best_state = Some(trainer.state(false));
+            progress.best = Some(done);
+        }
+        progress = Progress { epochs: epoch, best: progress.best, ..Progress::default() };
+        observe(FitEvent::Rest(&|| trainer.save(), &progress, best_state.as_ref()))?;
+        if stop.load(Ordering::Relaxed) && progress.epochs < options.epochs {
+            end = FitEnd::Stopped;
             break;
         }
     }
-    best.ok_or(TrainError::NoEpochs)
+    Ok(Fit { best: progress.best, best_state, last_state: trainer.state(false), end })
 }
 
-fn is_better(new: &Evaluation, old: &Evaluation) -> bool {
+/// Whether an evaluation is better than an older one.
+pub(crate) fn is_better(new: &Evaluation, old: &Evaluation) -> bool {
     new.accuracy > old.accuracy || (new.accuracy == old.accuracy && new.loss < old.loss)
 }
 
-fn one_pass(
-    trainer: &mut dyn Trainer,
-    train: &Examples<'_>,
-    order: &[usize],
-    options: &FitOptions,
-    stop: &AtomicBool,
-) -> Result<f64, TrainError> {
-    let mut loss = 0.0;
-    let mut count = 0;
-    train.for_each_batch(order, options.batch_size, &mut |input, labels| {
-        loss += f64::from(trainer.step(&input, labels, options.learning_rate)?) * labels.len() as f64;
-        count += labels.len();
-        Ok(!stop.load(Ordering::Relaxed))
-    })?;
-    Ok(loss / count.max(1) as f64)
+/// The number that decides dropout in a step: another one in every step of every epoch.
+fn draw(seed: u64, epoch: u64, step: u64) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for part in [seed, epoch, step] {
+        hasher.update(&part.to_le_bytes());
+    }
+    let mut number = [0; 8];
+    number.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(number)
+}
+
+/// Where a loss that is no number comes from: the first parameter that is none, or the batch.
+fn first_not_finite(trainer: &dyn Trainer) -> String {
+    let is_not_finite = |values: &[f32]| values.iter().any(|value| !value.is_finite());
+    let state = trainer.state(false);
+    let found = state.iter().find(|(_, tensor)| tensor.as_f32().is_some_and(is_not_finite));
+    found.map_or_else(|| "the loss".into(), |(name, _)| format!("the tensor `{name}`"))
 }

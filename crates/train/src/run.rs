@@ -1,23 +1,35 @@
-//! A whole training: from a network with a new head and a set of images to a checkpoint.
+//! A whole training: from a network with a new head and a set of photos to a checkpoint, by way of a run's folder.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
-use engraft_data::{Batches, Dataset, Sample, Transform};
-use engraft_engine::{Engine, Training};
-use engraft_graph::{Graft, Graph, HeadSpec, NodeId, TensorSpec};
+use engraft_data::{ContentHash, Dataset, Note, Transform};
+use engraft_engine::{Engine, Rule, Training};
+use engraft_graph::{Graft, Graph, HeadSpec, TensorSpec};
 use engraft_tensor::StateDict;
+use serde::Serialize;
 
-use crate::checkpoint::{About, TrainingSummary};
+use crate::checkpoint::{About, SplitRecord, TrainingSummary, WeightsRecord};
+use crate::fit::{Divergence, FitEnd, FitEvent, Rest};
+use crate::ledger::{LedgerEntry, ledger_path, samples_of};
+use crate::linear::{SolutionSummary, Solver, solve_head};
+use crate::prepare::{Prepared, prepare};
 use crate::{
-    Checkpoint, Epoch, Evaluation, Examples, FeatureCache, FitOptions, TrainError, evaluate, extract, fit,
+    CacheSettings, Checkpoint, Epoch, Evaluation, Examples, FitOptions, LedgerChanges, RunFolder, Split,
+    TrainError, evaluate, fit, frozen_frontier,
 };
+
+/// The state is written after an epoch if this much time has passed since the last time: a kill costs so much work, or an epoch.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
 
 /// What to train, and on what.
 pub struct Job<'a> {
     /// Name of the architecture, for the checkpoint.
     pub architecture: &'a str,
+    /// The weights that `state` has, for the checkpoint.
+    pub weights: WeightsRecord,
     /// The network with its new head.
     pub graft: &'a Graft,
     /// The head.
@@ -28,23 +40,31 @@ pub struct Job<'a> {
     pub transform: &'a Transform,
     /// The images.
     pub dataset: &'a Dataset,
+    /// What the paths of the ledger are relative to.
+    pub root: &'a Path,
     /// Whether the head alone is trained, on features that are computed once.
     pub freeze: bool,
+    /// How the head is found.
+    pub solver: Solver,
     /// How to train.
     pub options: &'a FitOptions,
-    /// The program's cache folder; `None` to keep no features.
-    pub cache: Option<&'a Path>,
+    /// Where features are kept; `None` to keep none.
+    pub cache: Option<&'a CacheSettings>,
     /// Whether an image that cannot be used is an error.
     pub strict: bool,
+    /// Whether the run goes on although photos have changed.
+    pub force: bool,
 }
 
 /// What a training tells while it runs.
 pub enum Event<'a> {
-    /// So many of the images that must be computed are done.
+    /// So much of something that takes a while is done.
     Progress {
-        /// Images done.
+        /// What is done, in a word.
+        what: &'static str,
+        /// Done.
         done: usize,
-        /// Images to do.
+        /// To do.
         total: usize,
     },
     /// An image that cannot be used was left out.
@@ -61,190 +81,430 @@ pub enum Event<'a> {
         /// Wall time.
         seconds: f64,
     },
+    /// What the pixels of some photos do not show of their files.
+    PhotoNote {
+        /// What it is.
+        note: Note,
+        /// How many photos.
+        count: usize,
+        /// The first of them.
+        example: &'a Path,
+    },
+    /// Something that is worth knowing.
+    Note(&'a str),
     /// Something that the user should know.
     Warning(&'a str),
+    /// The head was found by L-BFGS.
+    Solved(&'a SolutionSummary),
     /// An epoch is over.
     Epoch(&'a Epoch),
 }
 
-/// Trains and returns the network after its best epoch. If `stop` becomes true, training ends after the batch, and what was
-/// reached is returned.
+/// How a training ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RunEnd {
+    /// As it should.
+    Done,
+    /// It was stopped, and can go on.
+    Stopped,
+    /// It went astray, as this sentence says; the best epoch before is kept.
+    Diverged(String),
+}
+
+/// A photo that a network takes for another class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WrongPhoto {
+    /// As in the ledger.
+    pub path: String,
+    /// Its class.
+    pub label: String,
+    /// What it is taken for.
+    pub guess: String,
+    /// How probable the network holds that to be, 0 to 1.
+    pub probability: f32,
+}
+
+/// What a training gave.
+pub struct Outcome {
+    /// The network after its best epoch; `None` if it was stopped before one was done.
+    pub checkpoint: Option<Checkpoint>,
+    /// How it ended.
+    pub end: RunEnd,
+    /// Photos of the test, or without one of the validation, that the network takes for another class.
+    pub wrong: Vec<WrongPhoto>,
+    /// Whether the checkpoint is in the run's folder.
+    pub kept: bool,
+}
+
+/// Trains in a run's folder, from its beginning or from where it rests. If `stop` becomes true, training ends after the batch, and the run
+/// can go on later.
 ///
 /// # Errors
-/// When network, weights and images do not fit, no image of a split is usable, or training diverges.
+/// When network, weights and images do not fit, no image of a split is usable, photos have changed since the run began, or
+/// training diverges in its first epoch.
 pub fn train(
     engine: &dyn Engine,
     job: Job<'_>,
+    folder: &RunFolder,
     stop: &AtomicBool,
     observe: &mut dyn FnMut(Event<'_>),
-) -> Result<Checkpoint, TrainError> {
+) -> Result<Outcome, TrainError> {
     if job.dataset.valid.is_empty() {
         return Err(TrainError::NoImages("for validation".into()));
     }
     let graph = &job.graft.graph;
     let trainable = |name: &str| !job.freeze || job.graft.is_of_head(name);
-    let frontier = graph.frontier(trainable);
-    let (frozen, rest) = graph.split(frontier);
-
-    let splits = [&job.dataset.train, &job.dataset.valid, &job.dataset.test];
-    let paths: Vec<PathBuf> = splits.into_iter().flatten().map(|sample| sample.path.clone()).collect();
-    let prepared = prepare(engine, &job, (&frozen, frontier), &paths, stop, observe)?;
-
-    let mut skipped = 0;
-    for reason in prepared.failed.iter().flatten() {
-        skipped += 1;
-        observe(Event::Skipped { reason });
-    }
-    if let Some(first) = prepared.failed.iter().flatten().next().filter(|_| job.strict) {
-        return Err(TrainError::Strict { count: skipped, first: first.clone() });
-    }
-    let mut begin = 0;
-    let [train, valid, test] = splits.map(|samples| {
-        let range = begin..begin + samples.len();
-        begin = range.end;
-        prepared.examples(samples, range, job.transform)
-    });
-    check_usable(&train, &valid, &job)?;
-
-    let training = Training { trainable: &trainable, seed: job.options.seed };
-    let mut trainer = engine.trainer(&rest, &job.state, training)?;
-    let fitted =
-        fit(trainer.as_mut(), &train, &valid, job.options, stop, &mut |epoch| observe(Event::Epoch(epoch)))?;
-    if let Some(epoch) = fitted.diverged {
-        observe(Event::Warning(&format!(
-            "in epoch {epoch} the loss was no number any more, and training ended; the best epoch before it is kept. A lower \
-             learning rate may do better"
-        )));
-    }
-    let test = match test.is_empty() {
-        true => None,
-        false => {
-            let network = engine.network(&rest, fitted.best_state.clone())?;
-            Some(evaluate(network.as_ref(), &test, job.options.batch_size)?)
+    // Without a frontier images are trained on, and the network is whole.
+    let (frozen, rest) = match frozen_frontier(graph, trainable) {
+        Some(frontier) => {
+            let (frozen, rest) = graph.split(frontier)?;
+            (Some(frozen), rest)
         }
+        None => (None, graph.clone()),
     };
-    Ok(checkpoint(job, fitted.best, fitted.best_state, test, train.len(), skipped))
-}
 
-/// What is known of the images before training: features, or no more than whether they decode.
-struct Prepared {
-    shape: Option<Vec<usize>>,
-    rows: Vec<Vec<f32>>,
-    /// Why an image cannot be used.
-    failed: Vec<Option<String>>,
-}
+    let old_ledger = folder.ledger()?;
+    let known: HashMap<&str, ContentHash> = old_ledger.iter().flatten().filter_map(known_content).collect();
+    let photos = prepare(engine, &job, frozen.as_ref(), &known, stop, observe)?;
+    let mut ledger = photos.ledger(&job);
+    if let Some(changes) = old_ledger.as_deref().map(|old| changed_contents(old, &ledger))
+        && !changes.is_harmless()
+    {
+        if !job.force {
+            let (path, changes) = (folder.path().into(), changes.to_string());
+            return Err(TrainError::PhotosChanged { path, changes });
+        }
+        observe(Event::Note(&format!("the photos have changed: {changes}")));
+    }
+    check_usable(&photos, &job)?;
 
-impl Prepared {
-    fn examples<'a>(
-        &self,
-        samples: &[Sample],
-        range: std::ops::Range<usize>,
-        transform: &'a Transform,
-    ) -> Examples<'a> {
-        let usable = samples.iter().zip(range).filter(|(_, i)| self.failed[*i].is_none());
-        match &self.shape {
-            None => {
-                Examples::Images { samples: usable.map(|(sample, _)| sample.clone()).collect(), transform }
-            }
-            Some(shape) => {
-                let mut values = Vec::new();
-                let mut labels = Vec::new();
-                for (sample, i) in usable {
-                    values.extend_from_slice(&self.rows[i]);
-                    labels.push(sample.label);
+    let [train, valid, test] =
+        [Split::Train, Split::Valid, Split::Test].map(|split| photos.examples(split, &job));
+    let mut run = Run { engine, job: &job, rest: &rest, folder, photos: &photos, saving_failed: false };
+    run.or_warn(folder.write_ledger(&ledger), observe);
+    run.or_warn(folder.write_about(&RunAbout::new(&job, &photos)), observe);
+    let trained = match job.solver {
+        Solver::Lbfgs => run.solve(&train, &valid, stop, observe)?,
+        Solver::Auto | Solver::Adam => run.fit(&train, &valid, &trainable, stop, observe)?,
+    };
+    let Some(best) = trained.best else {
+        return Ok(Outcome { checkpoint: None, end: trained.end, wrong: Vec::new(), kept: false });
+    };
+    if trained.end == RunEnd::Stopped {
+        let checkpoint = run.checkpoint(best.epoch, best.state, None, trained.solution);
+        let kept = !run.saving_failed;
+        return Ok(Outcome { checkpoint: Some(checkpoint), end: trained.end, wrong: Vec::new(), kept });
+    }
+
+    // What the ledger says at the end, the network said that is kept.
+    let mut network = engine.network(&rest, best.state.clone())?;
+    let mut wrong: [Vec<WrongPhoto>; 2] = Default::default();
+    let mut measured = [None, None];
+    for (place, (split, examples)) in [(Split::Valid, &valid), (Split::Test, &test)].into_iter().enumerate() {
+        if examples.is_empty() {
+            continue;
+        }
+        let evaluation =
+            evaluate(&mut |input| network.forward(input), examples, job.options.batch_size, &mut |guess| {
+                let entry = &mut ledger[photos.place(split, guess.index)];
+                let class = &job.dataset.classes[guess.class];
+                entry.guess = Some(class.clone());
+                entry.probability = Some(guess.probability);
+                if guess.class != guess.label {
+                    wrong[place].push(WrongPhoto {
+                        path: entry.path.clone(),
+                        label: entry.label.clone(),
+                        guess: class.clone(),
+                        probability: guess.probability,
+                    });
                 }
-                Examples::Features { shape: shape.clone(), values, labels }
+            })?;
+        measured[place] = Some(evaluation);
+    }
+    run.or_warn(folder.write_ledger(&ledger), observe);
+    let [_, test_measured] = measured;
+    let [valid_wrong, test_wrong] = wrong;
+    let wrong = if test_measured.is_some() { test_wrong } else { valid_wrong };
+    let last = trained.last_state.map(|state| run.checkpoint(best.epoch.clone(), state, None, None));
+    let checkpoint = run.checkpoint(best.epoch, best.state, test_measured, trained.solution);
+    let kept = folder.save_best(&checkpoint);
+    let is_kept = kept.is_ok();
+    run.or_warn(kept, observe);
+    if let Some(last) = last {
+        run.or_warn(folder.save_last(&last), observe);
+    }
+    Ok(Outcome { checkpoint: Some(checkpoint), end: trained.end, wrong, kept: is_kept })
+}
+
+/// What came of training, before the test.
+struct TrainedHead {
+    best: Option<Best>,
+    last_state: Option<StateDict>,
+    solution: Option<SolutionSummary>,
+    end: RunEnd,
+}
+
+struct Best {
+    epoch: Epoch,
+    state: StateDict,
+}
+
+struct Run<'a> {
+    engine: &'a dyn Engine,
+    job: &'a Job<'a>,
+    rest: &'a Graph,
+    folder: &'a RunFolder,
+    photos: &'a Prepared<'a>,
+    /// Whether the user knows that the state cannot be saved.
+    saving_failed: bool,
+}
+
+impl Run<'_> {
+    fn solve(
+        &mut self,
+        train: &Examples<'_>,
+        valid: &Examples<'_>,
+        stop: &AtomicBool,
+        observe: &mut dyn FnMut(Event<'_>),
+    ) -> Result<TrainedHead, TrainError> {
+        let start = Instant::now();
+        let found = solve_head(self.rest, train, self.job.options.seed, stop, &mut |done, total| {
+            observe(Event::Progress { what: "solving", done, total });
+        })?;
+        let Some((state, solution)) = found else {
+            return Ok(TrainedHead { best: None, last_state: None, solution: None, end: RunEnd::Stopped });
+        };
+        let mut network = self.engine.network(self.rest, state.clone())?;
+        let batch = self.job.options.batch_size;
+        let mut on = |examples| evaluate(&mut |input| network.forward(input), examples, batch, &mut |_| {});
+        let (train_loss, valid) = (on(train)?.loss, on(valid)?);
+        let epoch = Epoch { epoch: 1, train_loss, valid, seconds: start.elapsed().as_secs_f64() };
+        observe(Event::Solved(&solution));
+        let metrics = self.folder.keep_metrics(0).and_then(|()| self.folder.append_metrics(&epoch));
+        self.or_warn(metrics, observe);
+        let best = Some(Best { epoch, state });
+        Ok(TrainedHead { best, last_state: None, solution: Some(solution), end: RunEnd::Done })
+    }
+
+    fn fit(
+        &mut self,
+        train: &Examples<'_>,
+        valid: &Examples<'_>,
+        trainable: &dyn Fn(&str) -> bool,
+        stop: &AtomicBool,
+        observe: &mut dyn FnMut(Event<'_>),
+    ) -> Result<TrainedHead, TrainError> {
+        let job = self.job;
+        let training = Training {
+            group: &|name| trainable(name).then_some(0),
+            // A frozen part keeps its running statistics.
+            live_norms: &|module| trainable(&format!("{module}.weight")),
+            rule: Rule::ADAM,
+        };
+        let mut state = job.state.clone();
+        let of_rest = |spec: TensorSpec| state.remove(&spec.name).map(|tensor| (spec.name, tensor));
+        let of_rest: StateDict = self.rest.state().into_iter().filter_map(of_rest).collect();
+        let mut trainer = self.engine.trainer(self.rest, of_rest, &training)?;
+
+        let rest = self.rest()?;
+        self.folder.keep_metrics(rest.as_ref().map_or(0, |rest| rest.progress.epochs))?;
+        let mut saved = Instant::now();
+        let mut best_saved = rest.as_ref().and_then(|rest| Some(rest.progress.best.as_ref()?.epoch));
+        let fitted = fit(trainer.as_mut(), train, valid, job.options, rest, stop, &mut |event| {
+            match event {
+                FitEvent::Lost(index, reason) => {
+                    let place = self.photos.place(Split::Train, index);
+                    let path = self.photos.path(place).display();
+                    observe(Event::Warning(&format!(
+                        "{path} could be read before and cannot any more, and is left out of this epoch: {reason}"
+                    )));
+                }
+                FitEvent::Epoch(epoch) => {
+                    observe(Event::Epoch(epoch));
+                    self.or_warn(self.folder.append_metrics(epoch), observe);
+                }
+                FitEvent::Rest(snapshot, progress, best_state) => {
+                    let is_last = progress.epochs == job.options.epochs || progress.steps > 0;
+                    if !is_last && saved.elapsed() < SAVE_EVERY {
+                        return Ok(());
+                    }
+                    let mut save = || {
+                        if let (Some(best), Some(state)) = (&progress.best, best_state)
+                            && best_saved != Some(best.epoch)
+                        {
+                            self.folder.save_best(&self.checkpoint(
+                                best.clone(),
+                                state.clone(),
+                                None,
+                                None,
+                            ))?;
+                            best_saved = Some(best.epoch);
+                        }
+                        self.folder.save_state(snapshot(), progress)
+                    };
+                    let result = save();
+                    self.or_warn(result, observe);
+                    saved = Instant::now();
+                }
             }
+            Ok(())
+        })?;
+        let end = match fitted.end {
+            FitEnd::Done => RunEnd::Done,
+            FitEnd::Stopped => RunEnd::Stopped,
+            FitEnd::Diverged(divergence) => {
+                let text = self.divergence(&divergence);
+                match fitted.best {
+                    None => return Err(TrainError::Diverged(text)),
+                    Some(_) => RunEnd::Diverged(text),
+                }
+            }
+        };
+        let best = fitted.best.zip(fitted.best_state).map(|(epoch, state)| Best { epoch, state });
+        Ok(TrainedHead { best, last_state: Some(fitted.last_state), solution: None, end })
+    }
+
+    /// Where the run rests, if it began before.
+    fn rest(&self) -> Result<Option<Rest>, TrainError> {
+        let Some((snapshot, progress)) = self.folder.state()? else { return Ok(None) };
+        let best_state = match (&progress.best, self.folder.best()?) {
+            (Some(_), Some(best)) => {
+                let mut state = best.state;
+                let of_rest = |spec: TensorSpec| state.remove(&spec.name).map(|tensor| (spec.name, tensor));
+                Some(self.rest.state().into_iter().filter_map(of_rest).collect())
+            }
+            _ => None,
+        };
+        Ok(Some(Rest { progress, snapshot, best_state }))
+    }
+
+    /// A disk that is full ends the saving, not the training.
+    fn or_warn(&mut self, result: Result<(), TrainError>, observe: &mut dyn FnMut(Event<'_>)) {
+        match result {
+            Ok(()) => self.saving_failed = false,
+            Err(error) if !self.saving_failed => {
+                self.saving_failed = true;
+                observe(Event::Warning(&format!(
+                    "{error}. Training goes on; what was saved before stays, and the next epoch is saved if there is room then"
+                )));
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn divergence(&self, divergence: &Divergence) -> String {
+        /// How many photos of the batch are named.
+        const NAMED: usize = 4;
+        let Divergence { epoch, step, what, indices } = divergence;
+        let named: Vec<String> = indices
+            .iter()
+            .take(NAMED)
+            .map(|index| {
+                ledger_path(self.photos.path(self.photos.place(Split::Train, *index)), self.job.root)
+            })
+            .collect();
+        let more = if indices.len() > NAMED { ", ..." } else { "" };
+        let photos = match named.is_empty() {
+            true => "the validation showed it".to_string(),
+            false => format!("the photos of that step are {}{more}", named.join(", ")),
+        };
+        format!(
+            "in step {step} of epoch {epoch} {what} is no finite number any more; {photos}. The last good \
+             state is kept. Try a lower learning rate than {}",
+            self.job.options.learning_rate
+        )
+    }
+
+    fn checkpoint(
+        &self,
+        epoch: Epoch,
+        mut trained: StateDict,
+        test: Option<Evaluation>,
+        solution: Option<SolutionSummary>,
+    ) -> Checkpoint {
+        let job = self.job;
+        let take = |spec: TensorSpec| {
+            let tensor = trained.remove(&spec.name).or_else(|| job.state.get(&spec.name).cloned())?;
+            Some((spec.name, tensor))
+        };
+        let state = job.graft.graph.state().into_iter().filter_map(take).collect();
+        let training = TrainingSummary {
+            engraft_version: env!("CARGO_PKG_VERSION").into(),
+            solver: job.solver,
+            solution,
+            options: job.options.clone(),
+            split: Some(self.photos.split_record(job)),
+            frozen: job.freeze,
+            best_epoch: epoch.epoch,
+            valid: epoch.valid,
+            test,
+            train_images: self.photos.count(Split::Train),
+            skipped_images: self.photos.skipped(),
+        };
+        let about = About {
+            architecture: job.architecture.into(),
+            cut: job.graft.report.path.clone(),
+            head: job.head.clone(),
+            classes: job.dataset.classes.clone(),
+            transform: job.transform.clone(),
+            weights: Some(job.weights.clone()),
+            training,
+        };
+        Checkpoint { about, state }
+    }
+}
+
+/// What `about.json` says.
+#[derive(Serialize)]
+struct RunAbout<'a> {
+    engraft_version: &'static str,
+    architecture: &'a str,
+    weights: &'a WeightsRecord,
+    graft: String,
+    classes: &'a [String],
+    transform: &'a Transform,
+    split: SplitRecord,
+}
+
+impl<'a> RunAbout<'a> {
+    fn new(job: &'a Job<'a>, photos: &Prepared<'_>) -> Self {
+        Self {
+            engraft_version: env!("CARGO_PKG_VERSION"),
+            architecture: job.architecture,
+            weights: &job.weights,
+            graft: job.graft.report.to_string(),
+            classes: &job.dataset.classes,
+            transform: job.transform,
+            split: photos.split_record(job),
         }
     }
 }
 
-fn prepare(
-    engine: &dyn Engine,
-    job: &Job<'_>,
-    (frozen, frontier): (&Graph, NodeId),
-    paths: &[PathBuf],
-    stop: &AtomicBool,
-    observe: &mut dyn FnMut(Event<'_>),
-) -> Result<Prepared, TrainError> {
-    if frontier == NodeId(0) {
-        let mut failed = vec![None; paths.len()];
-        for batch in Batches::new(paths.to_vec(), job.transform.clone(), 1) {
-            for (i, error) in batch.failed {
-                failed[i] = Some(error.to_string());
-            }
-            if stop.load(Ordering::Relaxed) {
-                return Err(TrainError::Stopped);
-            }
-        }
-        return Ok(Prepared { shape: None, rows: Vec::new(), failed });
-    }
-    let mut cache = match job.cache {
-        Some(root) => FeatureCache::open(root, frozen, &job.state, job.transform)?,
-        None => FeatureCache::in_memory(frozen)?,
-    };
-    let of_frozen = |spec: TensorSpec| job.state.get(&spec.name).cloned().map(|tensor| (spec.name, tensor));
-    let network = engine.network(frozen, frozen.state().into_iter().filter_map(of_frozen).collect())?;
-    let features = extract(network.as_ref(), job.transform, paths, &mut cache, stop, &mut |done, total| {
-        observe(Event::Progress { done, total });
-    })?;
-    if let Some(warning) = &features.cache_warning {
-        observe(Event::Warning(warning));
-    }
-    observe(Event::Features { images: paths.len(), cached: features.cached, seconds: features.seconds });
-    let failed = features.rows.iter().map(|row| row.as_ref().err().cloned()).collect();
-    let rows = features.rows.into_iter().map(Result::unwrap_or_default).collect();
-    Ok(Prepared { shape: Some(cache.shape().to_vec()), rows, failed })
+/// Path and content of a photo of an older ledger.
+fn known_content(entry: &LedgerEntry) -> Option<(&str, ContentHash)> {
+    let hash = blake3::Hash::from_hex(entry.hash.as_ref()?).ok()?;
+    Some((&entry.path, hash.into()))
+}
+
+/// The photos whose content is not that of an older ledger.
+fn changed_contents(old: &[LedgerEntry], new: &[LedgerEntry]) -> LedgerChanges {
+    let new: HashMap<&str, &LedgerEntry> = new.iter().map(|entry| (entry.path.as_str(), entry)).collect();
+    let is_changed = |old: &&LedgerEntry| new.get(old.path.as_str()).is_some_and(|new| new.hash != old.hash);
+    let changed = old.iter().filter(is_changed).map(|entry| entry.path.clone());
+    LedgerChanges { changed: changed.collect(), ..LedgerChanges::default() }
 }
 
 /// Each class needs an image to learn from, and validation needs one at all.
-fn check_usable(train: &Examples<'_>, valid: &Examples<'_>, job: &Job<'_>) -> Result<(), TrainError> {
-    let labels: HashSet<usize> = match train {
-        Examples::Features { labels, .. } => labels.iter().copied().collect(),
-        Examples::Images { samples, .. } => samples.iter().map(|sample| sample.label).collect(),
-    };
-    let classes = &job.dataset.classes;
-    if let Some(class) = (0..classes.len()).find(|class| !labels.contains(class)) {
-        return Err(TrainError::NoImages(format!("to train the class `{}`", classes[class])));
+fn check_usable(photos: &Prepared<'_>, job: &Job<'_>) -> Result<(), TrainError> {
+    let mut learnt = vec![false; job.dataset.classes.len()];
+    for (place, (split, sample)) in samples_of(job.dataset).enumerate() {
+        learnt[sample.label] |= split == Split::Train && photos.is_used(place);
     }
-    if valid.is_empty() {
-        return Err(TrainError::NoImages("for validation".into()));
+    if let Some(class) = learnt.iter().position(|learnt| !learnt) {
+        return Err(TrainError::NoImages(format!("to train the class `{}`", job.dataset.classes[class])));
     }
-    Ok(())
-}
-
-fn checkpoint(
-    job: Job<'_>,
-    best: Epoch,
-    best_state: StateDict,
-    test: Option<Evaluation>,
-    train_images: usize,
-    skipped_images: usize,
-) -> Checkpoint {
-    let mut given = job.state;
-    let mut trained = best_state;
-    let mut take = |spec: TensorSpec| {
-        let tensor = trained.remove(&spec.name).or_else(|| given.remove(&spec.name))?;
-        Some((spec.name, tensor))
-    };
-    let state = job.graft.graph.state().into_iter().filter_map(&mut take).collect();
-    let training = TrainingSummary {
-        engraft_version: env!("CARGO_PKG_VERSION").into(),
-        options: job.options.clone(),
-        frozen: job.freeze,
-        best_epoch: best.epoch,
-        valid: best.valid,
-        test,
-        train_images,
-        skipped_images,
-    };
-    let about = About {
-        architecture: job.architecture.into(),
-        cut: job.graft.report.path.clone(),
-        head: job.head.clone(),
-        classes: job.dataset.classes.clone(),
-        transform: job.transform.clone(),
-        training,
-    };
-    Checkpoint { about, state }
+    match photos.count(Split::Valid) {
+        0 => Err(TrainError::NoImages("for validation".into())),
+        _ => Ok(()),
+    }
 }

@@ -3,9 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use engraft_engine::{EngineError, Network, Trainer};
+use engraft_engine::{Accumulated, EngineError, Rate, Snapshot, Targets, Trainer};
 use engraft_tensor::{StateDict, Tensor};
-use engraft_train::{Epoch, Examples, Fit, FitOptions, TrainError, fit};
+use engraft_train::{Epoch, Examples, Fit, FitEnd, FitEvent, FitOptions, Progress, Rest, TrainError, fit};
 
 /// Training examples, in batches of which there are three: 4, 4 and 2.
 const EXAMPLES: usize = 10;
@@ -32,8 +32,40 @@ impl<'a> Scripted<'a> {
     }
 }
 
-impl Network for Scripted<'_> {
-    fn forward(&self, input: &Tensor) -> Result<Tensor, EngineError> {
+impl Trainer for Scripted<'_> {
+    fn accumulate(
+        &mut self,
+        input: &Tensor,
+        targets: &Targets,
+        scale: f32,
+        _draw: u64,
+    ) -> Result<Accumulated, EngineError> {
+        assert_eq!(scale, 1.0);
+        let examples: Vec<usize> = input.as_f32().unwrap().iter().map(|example| *example as usize).collect();
+        assert_eq!(*targets, Targets::labels(&examples), "labels of other examples");
+        let loss = (self.loss)(self.steps.get());
+        let outputs = Tensor::f32([examples.len(), 2], vec![0.0; 2 * examples.len()]);
+        self.shown.borrow_mut().extend(examples);
+        Ok(Accumulated { loss, outputs })
+    }
+
+    fn gradients(&mut self, _visit: &mut dyn FnMut(&str, &mut [f32])) {}
+
+    fn update(
+        &mut self,
+        rates: &[Rate],
+        _clip: Option<f64>,
+        _average: Option<f64>,
+    ) -> Result<f64, EngineError> {
+        assert_eq!(rates, [Rate { learning_rate: 0.25, weight_decay: 0.0 }]);
+        self.steps.set(self.steps.get() + 1);
+        if self.ctrl_c == Some(self.steps.get()) {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        Ok(1.0)
+    }
+
+    fn evaluate(&mut self, input: &Tensor, _averaged: bool) -> Result<Tensor, EngineError> {
         let (right, sure) = self.epochs[(self.steps.get() - 1) / STEPS];
         let logits = input.as_f32().unwrap().iter().flat_map(|example| {
             let answer = if (*example as usize) < right { sure } else { -sure };
@@ -41,40 +73,59 @@ impl Network for Scripted<'_> {
         });
         Ok(Tensor::f32([input.shape[0], 2], logits.collect()))
     }
-}
 
-impl Trainer for Scripted<'_> {
-    fn step(&mut self, input: &Tensor, labels: &[usize], learning_rate: f64) -> Result<f32, EngineError> {
-        assert_eq!(learning_rate, 0.25);
-        let examples = input.as_f32().unwrap().iter().map(|example| *example as usize);
-        assert!(examples.clone().eq(labels.iter().copied()), "labels of other examples");
-        self.shown.borrow_mut().extend(examples);
-        let step = self.steps.get();
-        self.steps.set(step + 1);
-        if self.ctrl_c == Some(step + 1) {
-            self.stop.store(true, Ordering::Relaxed);
-        }
-        Ok((self.loss)(step))
-    }
-
-    fn state(&self) -> StateDict {
+    fn state(&self, _averaged: bool) -> StateDict {
         [("steps".to_string(), Tensor::counter(self.steps.get() as i64))].into_iter().collect()
     }
+
+    fn save(&self) -> Snapshot {
+        let empty = StateDict::new;
+        Snapshot {
+            updates: self.steps.get() as u64,
+            state: self.state(false),
+            average: empty(),
+            moments: empty(),
+        }
+    }
+
+    fn restore(&mut self, snapshot: Snapshot) -> Result<(), EngineError> {
+        self.steps.set(snapshot.updates as usize);
+        Ok(())
+    }
 }
+
+/// Where a training rested last.
+type Rested = Option<(Snapshot, Progress, Option<StateDict>)>;
 
 /// Trains a network; example `i` is the number `i`. All four of the validation are of class 0.
 fn run(trainer: &mut Scripted<'_>, seed: u64) -> (Result<Fit, TrainError>, Vec<Epoch>) {
-    let examples = |count: usize, label: fn(usize) -> usize| Examples::Features {
-        shape: vec![1],
-        values: (0..count).map(|i| i as f32).collect(),
-        labels: (0..count).map(label).collect(),
+    let (fit, epochs, _) = go_on(trainer, seed, None);
+    (fit, epochs)
+}
+
+fn go_on(
+    trainer: &mut Scripted<'_>,
+    seed: u64,
+    rest: Option<Rest>,
+) -> (Result<Fit, TrainError>, Vec<Epoch>, Rested) {
+    let examples = |count: usize, label: fn(usize) -> usize| {
+        let values = (0..count).map(|i| i as f32).collect();
+        Examples::in_memory(vec![1], values, (0..count).map(label).collect())
     };
     let options = FitOptions { epochs: trainer.epochs.len(), learning_rate: 0.25, batch_size: 4, seed };
     let stop = trainer.stop;
     let mut epochs = Vec::new();
     let (train, valid) = (examples(EXAMPLES, |i| i), examples(4, |_| 0));
-    let fit = fit(trainer, &train, &valid, &options, stop, &mut |epoch| epochs.push(epoch.clone()));
-    (fit, epochs)
+    let mut rested = None;
+    let fit = fit(trainer, &train, &valid, &options, rest, stop, &mut |event| {
+        match event {
+            FitEvent::Epoch(epoch) => epochs.push(epoch.clone()),
+            FitEvent::Rest(save, progress, best) => rested = Some((save(), progress.clone(), best.cloned())),
+            FitEvent::Lost(index, reason) => panic!("{index} is lost: {reason}"),
+        }
+        Ok(())
+    });
+    (fit, epochs, rested)
 }
 
 #[test]
@@ -90,8 +141,8 @@ fn the_best_epoch_is_the_most_accurate_and_among_equals_the_one_of_least_loss() 
     ] {
         let (fit, epochs) = run(&mut Scripted::new(script, &stop), 0);
         let fit = fit.unwrap();
-        assert_eq!(fit.best.epoch, best, "{script:?}");
-        assert_eq!(fit.best_state.get("steps"), Some(&Tensor::counter((STEPS * best) as i64)));
+        assert_eq!(fit.best.unwrap().epoch, best, "{script:?}");
+        assert_eq!(fit.best_state.unwrap().get("steps"), Some(&Tensor::counter((STEPS * best) as i64)));
         assert_eq!(epochs.iter().map(|epoch| epoch.epoch).collect::<Vec<_>>(), [1, 2, 3]);
         for (epoch, (right, sure)) in epochs.iter().zip(script) {
             assert_eq!(epoch.valid.accuracy, *right as f64 / 4.0);
@@ -133,15 +184,37 @@ fn the_loss_of_an_epoch_is_the_mean_over_its_examples() {
 }
 
 #[test]
-fn ctrl_c_ends_after_the_batch_and_keeps_the_best() {
-    for (ctrl_c, steps_kept, epochs_done) in [(1, 1, 1), (3, 3, 1), (5, 3, 2)] {
+fn ctrl_c_ends_after_the_batch_and_the_training_goes_on_as_if_nothing_had_been() {
+    let script = [(3, 1.0), (2, 1.0), (4, 1.0)];
+    let never = AtomicBool::new(false);
+    let mut whole = Scripted::new(&script, &never);
+    let (whole_fit, whole_epochs) = run(&mut whole, 5);
+    let whole_best = whole_fit.unwrap().best_state;
+    for (ctrl_c, epochs_done) in [(1, 0), (3, 1), (5, 1), (8, 2)] {
         let stop = AtomicBool::new(false);
-        let script = [(3, 1.0), (2, 1.0), (4, 1.0)];
         let mut trainer = Scripted { ctrl_c: Some(ctrl_c), ..Scripted::new(&script, &stop) };
-        let (fit, epochs) = run(&mut trainer, 0);
+        let (fit, epochs, rested) = go_on(&mut trainer, 5, None);
+        let fit = fit.unwrap();
+        assert_eq!(fit.end, FitEnd::Stopped);
         assert_eq!(trainer.steps.get(), ctrl_c, "steps after Ctrl-C");
-        assert_eq!(epochs.len(), epochs_done);
-        assert_eq!(fit.unwrap().best_state.get("steps"), Some(&Tensor::counter(steps_kept)));
+        // After the last batch of an epoch the validation is made up for when the training goes on.
+        let done = if ctrl_c % STEPS == 0 { epochs_done - 1 } else { epochs_done };
+        assert_eq!(epochs.len(), done);
+        assert_eq!(fit.best.is_some(), done > 0);
+
+        let (snapshot, progress, best_state) = rested.unwrap();
+        assert_eq!(progress.epochs, done);
+        let mut resumed = Scripted::new(&script, &never);
+        let rest = Rest { progress, snapshot, best_state };
+        let (fit, later, _) = go_on(&mut resumed, 5, Some(rest));
+        assert_eq!(fit.unwrap().best_state, whole_best);
+        let shown = [trainer.shown.into_inner(), resumed.shown.into_inner()].concat();
+        assert_eq!(shown, *whole.shown.borrow(), "Ctrl-C after {ctrl_c} steps");
+        let same =
+            |a: &Epoch, b: &Epoch| (a.epoch, a.train_loss, &a.valid) == (b.epoch, b.train_loss, &b.valid);
+        let all: Vec<&Epoch> = epochs.iter().chain(&later).collect();
+        assert_eq!(all.len(), 3);
+        assert!(all.iter().zip(&whole_epochs).all(|(a, b)| same(a, b)));
     }
 }
 
@@ -154,14 +227,17 @@ fn a_loss_that_is_no_number_ends_training_and_keeps_the_best() {
     };
     // The last step can do it as well, which only the validation sees.
     let of_validation = Scripted::new(&[(1, 1.0), (1, f32::NAN)], &stop);
-    for mut trainer in [of_training, of_validation] {
+    for (mut trainer, step, photos) in [(of_training, 2, 4), (of_validation, 3, 0)] {
         let (fit, epochs) = run(&mut trainer, 0);
         let fit = fit.unwrap();
-        assert_eq!((fit.best.epoch, fit.diverged), (1, Some(2)));
+        assert_eq!(fit.best.unwrap().epoch, 1);
+        let FitEnd::Diverged(divergence) = fit.end else { panic!("it ended otherwise: {:?}", fit.end) };
+        assert_eq!((divergence.epoch, divergence.step, divergence.indices.len()), (2, step, photos));
         assert_eq!(epochs.len(), 1);
     }
     let mut at_once = Scripted::new(&[(1, f32::NAN)], &stop);
-    assert!(matches!(run(&mut at_once, 0).0, Err(TrainError::Diverged { epoch: 1, .. })));
+    let fit = run(&mut at_once, 0).0.unwrap();
+    assert!(matches!(fit.end, FitEnd::Diverged(_)) && fit.best.is_none());
 }
 
 #[test]

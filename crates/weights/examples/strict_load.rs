@@ -10,7 +10,7 @@ use std::error::Error;
 use std::path::Path;
 
 use engraft_tensor::TensorData;
-use engraft_weights::{Head, match_state, read_state_dict};
+use engraft_weights::{match_state, read_state_dict};
 use flate2::Crc;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let path = Path::new(file);
     let specs = engraft_zoo::architecture(architecture)?.state();
-    let matched = match_state(read_state_dict(path)?, &specs, &Head::Kept, path, [])?;
+    let matched = match_state(read_state_dict(path)?, &specs, &[], path, [])?;
     if let Some(note) = matched.note {
         return Err(note.into());
     }

@@ -5,27 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use engraft_graph::{TensorKind, TensorSpec};
+use engraft_graph::{TensorKind, TensorSpec, is_within};
 
 use crate::WeightsError;
 
-/// What becomes of the network's classifier head.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Head {
-    /// The network is used as it is: every tensor must be there.
-    Kept,
-    /// Another head replaces it, so that the file may lack the tensors below these module paths (`fc`, or
-    /// `layer4` and `fc`), have others there, or have them in other shapes.
-    Replaced(Vec<String>),
-}
-
-impl Head {
-    fn is_replaced(&self, name: &str) -> bool {
-        let is_below = |path: &String| {
-            name.strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        matches!(self, Head::Replaced(paths) if paths.iter().any(is_below))
-    }
+/// Whether a tensor is below one of the modules that are replaced.
+fn is_replaced(name: &str, replaced: &[String]) -> bool {
+    replaced.iter().any(|path| is_within(name, path))
 }
 
 /// A state dict that fits a network.
@@ -102,7 +88,8 @@ fn part(names: &[String], one: &str, many: &str) -> Option<String> {
 }
 
 /// Matches a file's tensors to those of a network, `specs` being all of them, head included, in state-dict
-/// order.
+/// order. Of the modules at the paths in `replaced` (`fc`, or `layer4` and `fc`), in whose place a new head comes, the file
+/// may lack tensors, have others, or have them in other shapes; if there are none every tensor must be there.
 ///
 /// **By name** when all names and shapes fit. Otherwise **by order**, which [`Matched::note`] then says, if
 ///
@@ -121,19 +108,19 @@ fn part(names: &[String], one: &str, many: &str) -> Option<String> {
 /// files before PyTorch 0.4.1 have none. Constants ([`TensorKind::Index`]) that it lacks are left out.
 ///
 /// # Errors
-/// [`WeightsError::NotFinite`] if a tensor that the network uses holds NaN or infinity; [`WeightsError::Mismatch`], with the name of the one of `architectures` that the file fits instead, if
+/// [`ReadError::NotFinite`](engraft_tensor::ReadError::NotFinite) if a tensor that the network uses holds NaN or infinity; [`WeightsError::Mismatch`], with the name of the one of `architectures` that the file fits instead, if
 /// any. They are looked at only then.
 pub fn match_state<'a>(
     dict: StateDict,
     specs: &[TensorSpec],
-    head: &Head,
+    replaced: &[String],
     source: &Path,
     architectures: impl IntoIterator<Item = (&'a str, Vec<TensorSpec>)>,
 ) -> Result<Matched, WeightsError> {
     let dict = dict.map_names(todays_name);
-    match by_name(&dict, specs, head) {
+    match by_name(&dict, specs, replaced) {
         Ok(pairs) => matched(dict, pairs, source, None),
-        Err(difference) => match by_order(&dict, specs, head) {
+        Err(difference) => match by_order(&dict, specs, replaced) {
             Some(pairs) => {
                 let note = note(source, &dict, &pairs);
                 matched(dict, pairs, source, Some(note))
@@ -141,7 +128,7 @@ pub fn match_state<'a>(
             None => {
                 let others = architectures.into_iter().filter(|(_, candidate)| candidate != specs);
                 let looks_like = looks_like(&dict, others).map(str::to_string);
-                let difference = ends_early(&dict, specs, head).unwrap_or(difference);
+                let difference = ends_early(&dict, specs, replaced).unwrap_or(difference);
                 Err(Mismatch { path: source.to_path_buf(), looks_like, ..difference }.into())
             }
         },
@@ -157,7 +144,7 @@ pub fn looks_like<'a>(
     let mut fits_by_order = None;
     for (architecture, specs) in architectures {
         let last = specs.last().and_then(|spec| spec.name.split('.').next()).unwrap_or_default();
-        let head = Head::Replaced(vec![last.to_string()]);
+        let head = [last.to_string()];
         if by_name(dict, &specs, &head).is_ok() {
             return Some(architecture);
         }
@@ -191,10 +178,14 @@ fn todays_name(name: String) -> String {
 /// A tensor that the network needs, and the name that the file has for it, or `None` if it may lack it.
 type Pair<'a> = (&'a TensorSpec, Option<String>);
 
-fn by_name<'a>(dict: &StateDict, specs: &'a [TensorSpec], head: &Head) -> Result<Vec<Pair<'a>>, Mismatch> {
+fn by_name<'a>(
+    dict: &StateDict,
+    specs: &'a [TensorSpec],
+    replaced: &[String],
+) -> Result<Vec<Pair<'a>>, Mismatch> {
     let mut difference = Mismatch::default();
     let mut pairs = Vec::with_capacity(specs.len());
-    for spec in specs.iter().filter(|spec| !head.is_replaced(&spec.name)) {
+    for spec in specs.iter().filter(|spec| !is_replaced(&spec.name, replaced)) {
         match dict.get(&spec.name) {
             Some(tensor) if fits(tensor, spec) => pairs.push((spec, Some(spec.name.clone()))),
             _ if spec.kind == TensorKind::Counter => pairs.push((spec, None)),
@@ -204,16 +195,18 @@ fn by_name<'a>(dict: &StateDict, specs: &'a [TensorSpec], head: &Head) -> Result
         }
     }
     let known: HashSet<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
-    let is_left_over = |name: &&str| !known.contains(name) && !head.is_replaced(name) && !is_counter(name);
+    let is_left_over =
+        |name: &&str| !known.contains(name) && !is_replaced(name, replaced) && !is_counter(name);
     difference.left_over = dict.names().filter(is_left_over).map(str::to_string).collect();
     if difference == Mismatch::default() { Ok(pairs) } else { Err(difference) }
 }
 
-fn by_order<'a>(dict: &StateDict, specs: &'a [TensorSpec], head: &Head) -> Option<Vec<Pair<'a>>> {
+fn by_order<'a>(dict: &StateDict, specs: &'a [TensorSpec], replaced: &[String]) -> Option<Vec<Pair<'a>>> {
     let all = expected(dict, specs);
-    let without_head: Vec<_> = all.iter().copied().filter(|spec| !head.is_replaced(&spec.name)).collect();
+    let without_head: Vec<_> =
+        all.iter().copied().filter(|spec| !is_replaced(&spec.name, replaced)).collect();
     let expected = [all, without_head].into_iter().find(|expected| expected.len() == dict.len())?;
-    if !agree_in_order(dict, &expected, head) {
+    if !agree_in_order(dict, &expected, replaced) {
         return None;
     }
     let mut names = expected.iter().zip(dict.names()).peekable();
@@ -221,14 +214,15 @@ fn by_order<'a>(dict: &StateDict, specs: &'a [TensorSpec], head: &Head) -> Optio
         let found = names.next_if(|(next, _)| next.name == spec.name).map(|(_, name)| name.to_string());
         (spec, found)
     });
-    Some(pairs.filter(|(spec, _)| !head.is_replaced(&spec.name)).collect())
+    Some(pairs.filter(|(spec, _)| !is_replaced(&spec.name, replaced)).collect())
 }
 
 /// The difference of a file that agrees in order as far as it goes, but ends before the network does.
-fn ends_early(dict: &StateDict, specs: &[TensorSpec], head: &Head) -> Option<Mismatch> {
+fn ends_early(dict: &StateDict, specs: &[TensorSpec], replaced: &[String]) -> Option<Mismatch> {
     let expected = expected(dict, specs);
-    let rest =
-        expected.get(dict.len()..).filter(|_| !dict.is_empty() && agree_in_order(dict, &expected, head))?;
+    let rest = expected
+        .get(dict.len()..)
+        .filter(|_| !dict.is_empty() && agree_in_order(dict, &expected, replaced))?;
     Some(Mismatch { missing: rest.iter().map(|spec| spec.name.clone()).collect(), ..Mismatch::default() })
 }
 
@@ -240,10 +234,10 @@ fn expected<'a>(dict: &StateDict, specs: &'a [TensorSpec]) -> Vec<&'a TensorSpec
 }
 
 /// Whether the tensors pair off with the first of those that are expected.
-fn agree_in_order(dict: &StateDict, expected: &[&TensorSpec], head: &Head) -> bool {
+fn agree_in_order(dict: &StateDict, expected: &[&TensorSpec], replaced: &[String]) -> bool {
     let agrees = |(spec, (name, tensor)): (&&TensorSpec, (&str, &Tensor))| {
         let is_right = || fits(tensor, spec) && !is_elsewhere(dict, spec, name);
-        kind(&spec.name) == kind(name) && (head.is_replaced(&spec.name) || is_right())
+        kind(&spec.name) == kind(name) && (is_replaced(&spec.name, replaced) || is_right())
     };
     dict.keeps_order() && expected.iter().zip(dict.iter()).all(agrees)
 }

@@ -6,17 +6,18 @@ use std::path::Path;
 
 use engraft_graph::{TensorKind, TensorSpec};
 use engraft_tensor::{StateDict, Tensor, TensorData};
-use engraft_weights::{Head, Matched, looks_like, match_state, read_state_dict};
+use engraft_weights::{Matched, looks_like, match_state, read_state_dict};
 use support::{assert_holds, expected, file, numbered, specs, torchvision};
 
-fn replaced(path: &str) -> Head {
-    Head::Replaced(vec![path.to_string()])
+fn replaced(path: &str) -> [String; 1] {
+    [path.to_string()]
 }
 
-fn fit(dict: StateDict, specs: &[TensorSpec], head: &Head) -> Result<Matched, String> {
+fn fit(dict: StateDict, specs: &[TensorSpec], replaced: &[String]) -> Result<Matched, String> {
     let known = ["resnet18", "resnet34", "mobilenet_v2", "densenet121", "vgg11", "vgg13", "squeezenet1_1"];
     let architectures = known.into_iter().map(|name| (name, torchvision(name)));
-    match_state(dict, specs, head, Path::new("weights.pth"), architectures).map_err(|error| error.to_string())
+    match_state(dict, specs, replaced, Path::new("weights.pth"), architectures)
+        .map_err(|error| error.to_string())
 }
 
 /// The values of `numbered` tell which tensor came to a name.
@@ -45,7 +46,7 @@ fn the_same_names_in_any_order_fit() {
     let specs = torchvision("resnet18");
     let mut tensors: Vec<_> = numbered(&specs).into_iter().collect();
     tensors.reverse();
-    let matched = fit(tensors.into_iter().collect(), &specs, &Head::Kept).unwrap();
+    let matched = fit(tensors.into_iter().collect(), &specs, &[]).unwrap();
     assert_in_place(&matched, &specs, "none");
     assert_eq!(matched.note, None);
 }
@@ -65,7 +66,7 @@ fn a_published_backbone_of_other_names_fits_by_order() {
     );
 
     assert_eq!(
-        fit(numbered(&theirs), &specs, &Head::Kept).unwrap_err(),
+        fit(numbered(&theirs), &specs, &[]).unwrap_err(),
         "the weights file weights.pth does not fit the network: 2 tensors are missing (classifier.1.weight, classifier.1.bias)"
     );
 
@@ -85,7 +86,7 @@ fn published_files_with_names_of_older_torchvisions_fit_by_name() {
         assert!(dict.names().ne(specs(names).iter().map(|spec| spec.name.as_str())), "{old}");
         dict.write_safetensors(&safetensors, &Default::default()).unwrap();
         for dict in [dict, read_state_dict(&safetensors).unwrap()] {
-            let mut matched = fit(dict, &specs(names), &Head::Kept).unwrap();
+            let mut matched = fit(dict, &specs(names), &[]).unwrap();
             assert_eq!(matched.note, None);
             let counters: Vec<String> =
                 matched.tensors.names().filter(|name| is_counter(name)).map(String::from).collect();
@@ -110,7 +111,7 @@ fn counters_that_a_file_lacks_are_zero() {
     let specs = torchvision("resnet18");
     let dict =
         numbered(&specs).into_iter().filter(|(name, _)| !name.ends_with("num_batches_tracked")).collect();
-    let matched = fit(dict, &specs, &Head::Kept).unwrap();
+    let matched = fit(dict, &specs, &[]).unwrap();
     assert_eq!(matched.tensors.get("bn1.num_batches_tracked"), Some(&Tensor::counter(0)));
     assert_eq!(
         matched.tensors.names().collect::<Vec<_>>(),
@@ -123,7 +124,7 @@ fn counters_of_another_type_are_zero() {
     let specs = torchvision("resnet18");
     let mut dict = numbered(&specs);
     dict.insert("bn1.num_batches_tracked", Tensor::f32([], vec![3.0]));
-    let matched = fit(dict, &specs, &Head::Kept).unwrap();
+    let matched = fit(dict, &specs, &[]).unwrap();
     assert_eq!(matched.tensors.get("bn1.num_batches_tracked"), Some(&Tensor::counter(0)));
     assert_eq!(matched.tensors.get("layer1.0.bn1.num_batches_tracked").map(number), Some(11));
 }
@@ -132,12 +133,12 @@ fn counters_of_another_type_are_zero() {
 fn constants_that_a_file_lacks_are_left_out() {
     let specs = torchvision("swin_t");
     let is_constant = |name: &str| name.ends_with("relative_position_index");
-    assert_in_place(&fit(numbered(&specs), &specs, &Head::Kept).unwrap(), &specs, "none");
+    assert_in_place(&fit(numbered(&specs), &specs, &[]).unwrap(), &specs, "none");
 
     let without: StateDict = numbered(&specs).into_iter().filter(|(name, _)| !is_constant(name)).collect();
     for prefix in ["", "backbone."] {
         let dict = rename(without.clone(), |name| format!("{prefix}{name}"));
-        let matched = fit(dict, &specs, &Head::Kept).unwrap();
+        let matched = fit(dict, &specs, &[]).unwrap();
         assert_eq!(matched.note.is_some(), !prefix.is_empty());
         let wanted = specs.iter().enumerate().filter(|(_, spec)| !is_constant(&spec.name));
         assert!(
@@ -151,7 +152,7 @@ fn constants_that_a_file_lacks_are_left_out() {
 
     let mut other = numbered(&specs);
     other.get_mut("features.1.0.attn.relative_position_index").unwrap().shape = vec![49, 49];
-    let error = fit(other, &specs, &Head::Kept).unwrap_err();
+    let error = fit(other, &specs, &[]).unwrap_err();
     assert!(error.contains("1 tensor has another shape"), "{error}");
 }
 
@@ -162,7 +163,7 @@ fn auxiliary_heads_may_be_in_the_file_or_in_the_network_alone() {
     let with = torchvision("googlenet");
     let without: Vec<_> = with.iter().filter(|spec| !is_auxiliary(&spec.name)).cloned().collect();
     assert_ne!(with.len(), without.len());
-    let dropped = Head::Replaced(vec!["aux1".to_string(), "aux2".to_string()]);
+    let dropped = ["aux1".to_string(), "aux2".to_string()];
     for file in [&with, &without] {
         for network in [&with, &without] {
             let matched = fit(numbered(file), network, &dropped).unwrap();
@@ -171,9 +172,9 @@ fn auxiliary_heads_may_be_in_the_file_or_in_the_network_alone() {
             assert_eq!(names, without.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>());
         }
     }
-    let error = fit(numbered(&with), &without, &Head::Kept).unwrap_err();
+    let error = fit(numbered(&with), &without, &[]).unwrap_err();
     assert!(error.contains("tensors are left over (aux1.conv.conv.weight"), "{error}");
-    let error = fit(numbered(&without), &with, &Head::Kept).unwrap_err();
+    let error = fit(numbered(&without), &with, &[]).unwrap_err();
     assert!(error.contains("tensors are missing (aux1.conv.conv.weight"), "{error}");
 }
 
@@ -203,7 +204,7 @@ fn a_head_that_is_kept_must_have_its_size() {
     dict.insert("fc.weight", Tensor::f32([10, 512], vec![0.0; 5120]));
     dict.insert("fc.bias", Tensor::f32([10], vec![0.0; 10]));
     assert_eq!(
-        fit(dict, &specs, &Head::Kept).unwrap_err(),
+        fit(dict, &specs, &[]).unwrap_err(),
         "the weights file weights.pth does not fit the network: 2 tensors have another shape \
          (fc.weight is [10, 512], the network needs [1000, 512], fc.bias is [10], the network needs [1000])"
     );
@@ -262,7 +263,7 @@ fn order_decides_only_where_nothing_contradicts_it() {
             .map(|(name, (_, tensor))| (name.to_string(), tensor))
             .collect()
     };
-    let fits = |names| fit(named(names), &network, &Head::Kept).is_ok();
+    let fits = |names| fit(named(names), &network, &[]).is_ok();
     assert!(fits(["x.weight", "y.weight", "z.bias"]));
     assert!(fits(["a.weight", "y.weight", "z.bias"]));
     assert!(!fits(["b.weight", "y.weight", "z.bias"]), "the file's b would become the network's a");
@@ -271,7 +272,7 @@ fn order_decides_only_where_nothing_contradicts_it() {
 
     let mut more = named(["x.weight", "y.weight", "z.bias"]);
     more.insert("extra.bias", Tensor::f32([2], vec![0.0; 2]));
-    assert!(fit(more, &network, &Head::Kept).is_err(), "one tensor is left over");
+    assert!(fit(more, &network, &[]).is_err(), "one tensor is left over");
 }
 
 /// A safetensors file is sorted by name, `features.10` before `features.2`, so its order must not be trusted.
@@ -281,9 +282,9 @@ fn a_format_that_keeps_no_order_is_matched_by_name_only() {
     let path = folder.path().join("renamed.safetensors");
     let network: Vec<_> = (0..12).map(|i| spec(&format!("features.{i}.weight"), &[2, 2])).collect();
     let renamed = rename(numbered(&network), |name| name.replace("features", "layers"));
-    assert!(fit(renamed.clone(), &network, &Head::Kept).is_ok());
+    assert!(fit(renamed.clone(), &network, &[]).is_ok());
     renamed.write_safetensors(&path, &Default::default()).unwrap();
-    let error = fit(read_state_dict(&path).unwrap(), &network, &Head::Kept).unwrap_err();
+    let error = fit(read_state_dict(&path).unwrap(), &network, &[]).unwrap_err();
     assert!(
         error.contains(
             "12 tensors are missing (features.0.weight, features.1.weight, features.2.weight, ...)"
@@ -298,6 +299,6 @@ fn integers_are_no_weights() {
     let dict = [("a.weight".to_string(), Tensor { shape: vec![2], data: TensorData::I64(vec![1, 2]) })]
         .into_iter()
         .collect();
-    let error = fit(dict, &network, &Head::Kept).unwrap_err();
+    let error = fit(dict, &network, &[]).unwrap_err();
     assert!(error.contains("(a.weight is [2] of integers, the network needs [2])"), "{error}");
 }

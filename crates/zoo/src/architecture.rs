@@ -120,6 +120,7 @@ pub struct UnknownArchitecture {
 
 /// Why there is no graph for images of a size.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum SizeError {
     /// There is no graph at all.
     #[error(transparent)]

@@ -79,14 +79,6 @@ pub(crate) fn basic_conv(b: &mut Builder, name: &str, conv: Conv2d, x: NodeId) -
     })
 }
 
-/// Normalises anew, by mean and deviation 0.5, what ImageNet's normalised: weights that were ported from TensorFlow want it.
-pub(crate) fn transform_input(b: &mut Builder, x: NodeId) -> NodeId {
-    let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-    let scale = std.map(|std: f64| (std / 0.5) as f32).into();
-    let shift = mean.map(|mean: f64| ((mean - 0.5) / 0.5) as f32).into();
-    b.function(Op::ChannelAffine { scale, shift }, &[x])
-}
-
 /// Scales each channel by a number that follows from the means of all (Hu et al. 2017, arXiv 1709.01507): two convolutions, between
 /// them `activation`, behind them `gate`.
 pub(crate) fn squeeze_excitation(

@@ -20,13 +20,14 @@ pub struct PublishedWeights {
     pub crop: u32,
     /// The filter of the resize.
     pub interpolation: Interpolation,
-    /// What is subtracted from red, green and blue.
+    /// What is subtracted from red, green and blue, [`TRANSFORM_INPUT`] included where torchvision sets it for these weights.
     pub mean: [f32; 3],
     /// What red, green and blue are then divided by.
     pub std: [f32; 3],
-    /// In how many of 100 ImageNet validation images the right class is the first; none for a backbone.
+    /// In how many of 100 ImageNet validation images the right class is the first. None if only the features are trained, and the
+    /// values of the classifier mean nothing.
     pub acc1: Option<f64>,
-    /// In how many of 100 ImageNet validation images the right class is among the first five; none for a backbone.
+    /// In how many of 100 ImageNet validation images the right class is among the first five; none likewise.
     pub acc5: Option<f64>,
     /// The number of parameters, without those of auxiliary heads if the file's are not trained (`googlenet`).
     pub parameters: u64,
@@ -36,8 +37,6 @@ pub struct PublishedWeights {
     pub file_mib: f64,
     /// SPDX identifier of a licence of the file's own. None: torchvision's, BSD-3-Clause.
     pub licence: Option<&'static str>,
-    /// Whether only the features are trained, and the values of the classifier mean nothing.
-    pub backbone_only: bool,
 }
 
 /// How pixels are interpolated in a resize.
@@ -49,7 +48,42 @@ pub enum Interpolation {
     Bicubic,
 }
 
+/// How red, green and blue, from 0 to 1, become a network's input: `(value - mean) / std`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Normalisation {
+    /// What is subtracted.
+    pub mean: [f32; 3],
+    /// What is then divided by.
+    pub std: [f32; 3],
+}
+
+/// The normalisation of torchvision's presets, by ImageNet's mean and standard deviation.
+pub const IMAGENET: Normalisation = Normalisation { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+
+/// What `transform_input=True` (`_transform_input` in `torchvision/models/googlenet.py` and `inception.py`) makes of
+/// [`IMAGENET`]: such a network takes ImageNet's normalisation back and normalises by a half instead, as the weights that were
+/// ported from TensorFlow want it. So the two are one normalisation, and no part of the network.
+///
+/// torchvision sets the option for its published weights of these architectures alone. Who builds `googlenet()` for
+/// weights of their own has [`IMAGENET`], unless they asked for the option.
+pub const TRANSFORM_INPUT: Normalisation = Normalisation { mean: [0.5; 3], std: [0.5; 3] };
+
+/// Whether torchvision's builder of an architecture has the option `transform_input`, so that for weights of a user's own it must be
+/// said which of [`IMAGENET`] and [`TRANSFORM_INPUT`] they were trained with.
+pub fn has_transform_input(architecture: &str) -> bool {
+    ["googlenet", "inception_v3"].contains(&architecture)
+}
+
 impl PublishedWeights {
+    /// Whether a file with this SHA-256, in lower-case hexadecimal, is the published one.
+    pub fn is_file_of(&self, sha256: &str) -> bool {
+        !self.sha256_prefix().is_empty() && sha256.starts_with(self.sha256_prefix())
+    }
+
+    const fn with_transform_input(self) -> Self {
+        Self { mean: TRANSFORM_INPUT.mean, std: TRANSFORM_INPUT.std, ..self }
+    }
+
     /// Where the file can be downloaded.
     pub fn url(&self) -> String {
         format!("https://download.pytorch.org/models/{}", self.file_name)
@@ -75,7 +109,13 @@ pub fn weights_by_tag(architecture: &str, tag: &str) -> Option<&'static Publishe
     WEIGHTS.iter().find(|entry| entry.architecture == architecture && entry.tag == tag)
 }
 
-/// The published weights of a file name, as in `resnet50-0676ba61.pth`.
+/// The published weights that a file holds, by the SHA-256 of all its bytes in lower-case hexadecimal (`engraft_weights::sha256_of`),
+/// whatever the file is called.
+pub fn weights_of_sha256(sha256: &str) -> Option<&'static PublishedWeights> {
+    WEIGHTS.iter().find(|entry| entry.is_file_of(sha256))
+}
+
+/// The published weights of a file name, as in `resnet50-0676ba61.pth`. A name proves nothing: see [`weights_of_sha256`].
 pub fn weights_of_file(file_name: &str) -> Option<&'static PublishedWeights> {
     WEIGHTS.iter().find(|entry| entry.file_name == file_name)
 }
@@ -109,15 +149,14 @@ const fn row(
         resize,
         crop,
         interpolation,
-        mean: [0.485, 0.456, 0.406],
-        std: [0.229, 0.224, 0.225],
+        mean: IMAGENET.mean,
+        std: IMAGENET.std,
         acc1: Some(acc1),
         acc5: Some(acc5),
         parameters,
         gmac,
         file_mib,
         licence,
-        backbone_only: false,
     }
 }
 
@@ -146,8 +185,8 @@ pub const WEIGHTS: &[PublishedWeights] = &[
     row("efficientnet_v2_s",  V1,          "efficientnet_v2_s-dd5fe13b.pth",         (384, 384, Bilinear), (84.228, 96.878), ( 21_458_488,    8.366,   82.704)),
     row("efficientnet_v2_m",  V1,          "efficientnet_v2_m-dc08266a.pth",         (480, 480, Bilinear), (85.112, 97.156), ( 54_139_356,   24.582,  208.010)),
     PublishedWeights { mean: [0.5; 3], std: [0.5; 3], ..row("efficientnet_v2_l",  V1,          "efficientnet_v2_l-59c71312.pth",         (480, 480, Bicubic),  (85.808, 97.788), (118_515_272,   56.080,  454.573)) },
-    row("googlenet",          V1,          "googlenet-1378be20.pth",                 (256, 224, Bilinear), (69.778, 89.530), (  6_624_904,    1.498,   49.731)),
-    row("inception_v3",       V1,          "inception_v3_google-0cc3c7bd.pth",       (342, 299, Bilinear), (77.294, 93.450), ( 27_161_264,    5.713,  103.903)),
+    row("googlenet",          V1,          "googlenet-1378be20.pth",                 (256, 224, Bilinear), (69.778, 89.530), (  6_624_904,    1.498,   49.731)).with_transform_input(),
+    row("inception_v3",       V1,          "inception_v3_google-0cc3c7bd.pth",       (342, 299, Bilinear), (77.294, 93.450), ( 27_161_264,    5.713,  103.903)).with_transform_input(),
     row("maxvit_t",           V1,          "maxvit_t-bc5ab103.pth",                  (224, 224, Bicubic),  (83.700, 96.722), ( 30_919_624,    5.558,  118.769)),
     row("mnasnet0_5",         V1,          "mnasnet0.5_top1_67.823-3ffadce67e.pth",  (256, 224, Bilinear), (67.734, 87.490), (  2_218_512,    0.104,    8.591)),
     row("mnasnet0_75",        V1,          "mnasnet0_75-7090bc5f.pth",               (232, 224, Bilinear), (71.180, 90.496), (  3_170_208,    0.215,   12.303)),
@@ -237,7 +276,6 @@ pub const WEIGHTS: &[PublishedWeights] = &[
         gmac: 15.470,
         file_mib: 527.802,
         licence: None,
-        backbone_only: true,
     },
     row("vgg16_bn",           V1,          "vgg16_bn-6c64b313.pth",                  (256, 224, Bilinear), (73.360, 91.516), (138_365_992,   15.470,  527.866)),
     row("vgg19",              V1,          "vgg19-dcbb9e9d.pth",                     (256, 224, Bilinear), (72.376, 90.876), (143_667_240,   19.632,  548.051)),

@@ -4,7 +4,7 @@
 use engraft_graph::Activation::ReLU;
 use engraft_graph::{Builder, Conv2d, Graph, Linear, NodeId, Op, Pool};
 
-use crate::blocks::{basic_conv, transform_input};
+use crate::blocks::basic_conv;
 
 /// Output channels of an inception module's convolutions: of branch 1, of the two of branch 2, of the two of branch 3, of branch 4.
 const MODULES: [(&str, [usize; 6]); 9] = [
@@ -19,11 +19,10 @@ const MODULES: [(&str, [usize; 6]); 9] = [
     ("5b", [384, 192, 384, 48, 128, 128]),
 ];
 
-/// With both auxiliary heads.
+/// With both auxiliary heads, and without torchvision's `transform_input`, which is the matter of the weights: see [`TRANSFORM_INPUT`](crate::TRANSFORM_INPUT).
 pub(crate) fn googlenet() -> Graph {
     let (mut builder, x) = Builder::new("GoogLeNet", 3, 224);
     let b = &mut builder;
-    let x = transform_input(b, x);
     let x = basic_conv(b, "conv1", Conv2d::new(3, 64, 7).stride(2).padding(3), x);
     let x = max_pool(b, "maxpool1", Pool::new(3, 2), x);
     let x = basic_conv(b, "conv2", Conv2d::new(64, 64, 1), x);

@@ -3,7 +3,7 @@
 use engraft_graph::{Builder, Conv2d, Graph, Linear, NodeId, Op, Pool};
 
 use self::Step::{AvgPool, Conv, Fork, Halve, MaxPool};
-use crate::blocks::{basic_conv, transform_input};
+use crate::blocks::basic_conv;
 
 /// One step of a branch of an inception module. Convolutions keep the size but for `Halve`.
 enum Step {
@@ -19,11 +19,10 @@ enum Step {
     MaxPool,
 }
 
-/// With the auxiliary head.
+/// With the auxiliary head, and without torchvision's `transform_input`, which is the matter of the weights: see [`TRANSFORM_INPUT`](crate::TRANSFORM_INPUT).
 pub(crate) fn inception_v3() -> Graph {
     let (mut builder, x) = Builder::new("Inception3", 3, 299);
     let b = &mut builder;
-    let x = transform_input(b, x);
     let x = basic_conv(b, "Conv2d_1a_3x3", Conv2d::new(3, 32, 3).stride(2), x);
     let x = basic_conv(b, "Conv2d_2a_3x3", Conv2d::new(32, 32, 3), x);
     let x = basic_conv(b, "Conv2d_2b_3x3", Conv2d::new(32, 64, 3).padding(1), x);

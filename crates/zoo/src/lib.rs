@@ -33,7 +33,8 @@ mod vit;
 
 pub use architecture::{SizeError, UnknownArchitecture, architecture, architecture_of_size, architectures};
 pub use catalogue::{
-    Interpolation, PublishedWeights, WEIGHTS, default_weights, weights_by_tag, weights_of_file,
+    IMAGENET, Interpolation, Normalisation, PublishedWeights, TRANSFORM_INPUT, WEIGHTS, default_weights,
+    has_transform_input, weights_by_tag, weights_of_file, weights_of_sha256,
 };
 
 /// The names of ImageNet's 1000 classes in the order of the logits, as torchvision writes them.

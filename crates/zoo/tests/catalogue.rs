@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 
 use engraft_zoo::{
-    Interpolation, PublishedWeights, WEIGHTS, architectures, default_weights, weights_by_tag, weights_of_file,
+    IMAGENET, Interpolation, Normalisation, PublishedWeights, TRANSFORM_INPUT, WEIGHTS, architectures,
+    default_weights, has_transform_input, weights_by_tag, weights_of_file, weights_of_sha256,
 };
 use serde_json::Value;
 
@@ -51,6 +52,20 @@ fn every_file_name_ends_in_a_hash() {
     assert_eq!(resnet18.url(), "https://download.pytorch.org/models/resnet18-f37072fd.pth");
 }
 
+/// Every entry is the one, and the only one, of the hashes that begin as its file name says.
+#[test]
+fn an_entry_is_found_by_its_hash() {
+    for entry in WEIGHTS {
+        let sha256 = format!("{:0<64}", entry.sha256_prefix());
+        assert_eq!(weights_of_sha256(&sha256), Some(entry));
+        assert_eq!(WEIGHTS.iter().filter(|other| other.is_file_of(&sha256)).count(), 1, "{entry:?}");
+    }
+    assert_eq!(weights_of_sha256(&"0".repeat(64)), None);
+    assert_eq!(weights_of_sha256(""), None);
+    let nameless = PublishedWeights { file_name: "weights.pth", ..WEIGHTS[0] };
+    assert!(!nameless.is_file_of(&"0".repeat(64)), "a name without a hash is no file's");
+}
+
 #[test]
 fn defaults_are_torchvisions() {
     let tag = |architecture| default_weights(architecture).map(|entry| entry.tag);
@@ -81,7 +96,6 @@ fn files_are_as_large_as_their_parameters() {
 fn figures_are_in_their_ranges() {
     for entry in WEIGHTS {
         assert!(entry.crop <= entry.resize, "{entry:?}");
-        assert_eq!(entry.acc1.is_none(), entry.backbone_only, "{entry:?}");
         if let (Some(acc1), Some(acc5)) = (entry.acc1, entry.acc5) {
             assert!(50.0 < acc1 && acc1 < acc5 && acc5 < 100.0, "{entry:?}");
         }
@@ -123,7 +137,7 @@ fn compare(entry: &PublishedWeights, weights: &Value) {
     assert_eq!(entry.gmac, weights["gflops"], "{context}");
     assert_eq!(entry.file_mib, weights["file_size_mb"], "{context}");
     assert_eq!(entry.licence.is_some(), weights["license"].is_string(), "{context}");
-    assert_eq!(entry.backbone_only, weights["n_categories"].is_null(), "{context}");
+    assert_eq!(entry.acc1.is_none(), weights["n_categories"].is_null(), "{context}");
 
     let transform = &weights["transforms"];
     assert_eq!(transform["class"], "ImageClassification", "{context}");
@@ -137,5 +151,11 @@ fn compare(entry: &PublishedWeights, weights: &Value) {
     assert_eq!(transform["interpolation"], interpolation, "{context}");
     let of_channels =
         |key: &str| -> [f32; 3] { serde_json::from_value(transform[key].clone()).expect("three numbers") };
-    assert_eq!((entry.mean, entry.std), (of_channels("mean"), of_channels("std")), "{context}");
+    let preset = Normalisation { mean: of_channels("mean"), std: of_channels("std") };
+    // torchvision's builders set `transform_input` for published weights; `engraft_engine`'s suite compares logits.
+    let transforms_input = ["googlenet", "inception_v3"].contains(&entry.architecture);
+    let expected = if transforms_input { TRANSFORM_INPUT } else { preset };
+    assert_eq!(Normalisation { mean: entry.mean, std: entry.std }, expected, "{context}");
+    assert!(!transforms_input || preset == IMAGENET, "{context}");
+    assert_eq!(has_transform_input(entry.architecture), transforms_input, "{context}");
 }

@@ -4,14 +4,12 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use engraft_cpu::{CpuNetwork, Profile};
-use engraft_engine::{Network, SplitMix64};
-use engraft_graph::Graph;
-use engraft_tensor::Tensor;
+use engraft::{Graph, Network, Pretrained, SplitMix64, Tensor};
+use engraft_cpu::{CpuEngine, CpuNetwork, Profile, default_threads};
 use serde_json::json;
 
 use super::Outcome;
-use crate::network::{PretrainedArgs, architecture_names, cpu_engine, thread_count};
+use crate::network::{LoadingOutput, architecture_names, thread_count};
 use crate::output::json_line;
 
 /// How long passes are timed.
@@ -64,7 +62,8 @@ struct Measured {
 
 impl Bench {
     pub(crate) fn run(self) -> Outcome {
-        let engine = cpu_engine(self.threads);
+        let threads = self.threads.map_or_else(default_threads, |threads| threads as usize);
+        let engine = CpuEngine::new(threads);
         let threads = engine.threads();
         let peak = engine.peak_flops();
         if !self.json {
@@ -81,13 +80,14 @@ impl Bench {
             writeln!(stdout, "{network:<22}{}", rest.map(|column| format!("{column:>12}")).concat())?;
         }
         for arch in &self.archs {
-            let pretrained =
-                PretrainedArgs { arch: None, weights: Some(self.weights.clone()), size: self.size };
-            let choice = pretrained.choose(arch)?;
-            let graph = choice.network()?.without_aux();
-            let network = engine.compile(&graph, choice.load(&graph, None, 0)?)?;
+            let pretrained = Pretrained::new(arch, Some(&self.weights))?.with_size(self.size);
+            let whole = pretrained.network()?;
+            let mut output = LoadingOutput::default();
+            let state = pretrained.load(&whole, None, 0, &mut |event| output.event(event))?;
+            let graph = whole.without_aux();
+            let mut network = engine.compile(&graph, state)?;
             let input = self.input(&graph);
-            let measured = measure(&graph, &network, &input)?;
+            let measured = measure(&graph, &mut network, &input)?;
             self.print(arch, threads, &measured, peak)?;
             if self.profile {
                 let profile: Profile = network.profile(&input)?;
@@ -134,7 +134,7 @@ impl Bench {
 
 fn measure(
     graph: &Graph,
-    network: &CpuNetwork,
+    network: &mut CpuNetwork,
     input: &Tensor,
 ) -> Result<Measured, Box<dyn std::error::Error>> {
     // The first pass chooses kernels and allocates.

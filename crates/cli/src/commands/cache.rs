@@ -5,8 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::{Args, Subcommand};
-use engraft_train::{disk_usage, features_folder};
-use engraft_weights::cache_dir;
+use engraft::{cache_dir, default_cache_size, disk_usage, features_folder};
 use serde_json::json;
 
 use super::Outcome;
@@ -42,12 +41,14 @@ impl Cache {
         if let Some(Action::Clear) = self.action {
             delete(&features)?;
         }
+        let limit = default_cache_size(&root);
         let cleared = self.action.is_some();
         if self.json {
             json_line(&json!({
                 "path": json_path(&root),
                 "features_bytes": features_bytes,
                 "weights_bytes": weights_bytes,
+                "limit_bytes": limit,
                 "cleared": cleared,
             }))?;
         } else {
@@ -58,6 +59,11 @@ impl Cache {
                 "features  {}{}",
                 megabytes(features_bytes),
                 if cleared { ", deleted" } else { "" }
+            )?;
+            writeln!(
+                stdout,
+                "limit     {} of features; `engraft train --cache-size` sets another",
+                megabytes(limit)
             )?;
             writeln!(stdout, "weights   {}", megabytes(weights_bytes))?;
         }

@@ -2,22 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use clap::Args;
-use engraft_data::Batches;
-use engraft_tensor::{StateDict, Tensor};
-use engraft_train::image_batch;
+use engraft::{StateDict, Tensor};
 use serde_json::json;
 
 use super::Outcome;
-use crate::interrupt::stop_on_ctrl_c;
+use crate::interrupt::stop_on_signal;
 use crate::network::{DeviceArgs, NetworkArgs};
 use crate::output::{check_out, image_bar, json_line, json_path, note};
-
-/// Images in a batch.
-const BATCH: usize = 16;
 
 /// Write what a network makes of images: what its head sees, or the output of any module
 #[derive(Args)]
@@ -46,46 +41,44 @@ pub(crate) struct Features {
 impl Features {
     pub(crate) fn run(self) -> Outcome {
         check_out(&self.out)?;
-        let (mut ready, paths) = self.network.resolve()?;
-        let graph = match &self.at {
-            Some(path) => ready.graph.until(ready.graph.module_output(path)?),
-            None => ready.graph.before_head(Some(&ready.head))?,
-        };
-        let network = self.device.engine()?.network(&graph, std::mem::take(&mut ready.state))?;
-        let stop = stop_on_ctrl_c();
+        let (model, photos) = self.network.resolve()?;
+        let mut extractor = model.extractor(self.at.as_deref(), self.device.device())?;
+        let stop = stop_on_signal();
         let bar = image_bar("features");
-        bar.set_length(paths.len() as u64);
+        let count = photos.len();
+        bar.set_length(count as u64);
+        let shape = extractor.shape().to_vec();
         let mut used = Vec::new();
         let mut values = Vec::new();
         let mut failures = 0;
-        for batch in Batches::new(paths.clone(), ready.transform.clone(), BATCH) {
-            for (_, error) in &batch.failed {
-                failures += 1;
-                bar.suspend(|| note(&format!("error: {error}")));
+        for output in extractor.features(photos) {
+            let output = output?;
+            match output.values {
+                Ok(row) => {
+                    values.extend(row);
+                    used.push(output.path);
+                }
+                Err(error) => {
+                    failures += 1;
+                    bar.suspend(|| note(&format!("error: {error}")));
+                }
             }
-            if !batch.indices.is_empty() {
-                let output = network.forward(&image_batch(batch.images, &ready.transform))?;
-                values.extend_from_slice(output.as_f32().unwrap_or_default());
-            }
-            bar.inc((batch.indices.len() + batch.failed.len()) as u64);
-            used.extend(batch.indices.iter().map(|i| paths[*i].as_path()));
+            bar.inc(1);
             if stop.load(Ordering::Relaxed) {
                 return Err("stopped; nothing was written".into());
             }
         }
         bar.finish_and_clear();
-        let shape = [&[used.len()], graph.output_shape()?.as_slice()].concat();
-        self.write(&shape, values, &used)?;
+        self.write(&[&[used.len()], shape.as_slice()].concat(), values, &used)?;
         match failures {
             0 => Ok(()),
             _ => {
-                Err(format!("{failures} of {} images could not be used and are not in the file", paths.len())
-                    .into())
+                Err(format!("{failures} of {count} images could not be used and are not in the file").into())
             }
         }
     }
 
-    fn write(&self, shape: &[usize], values: Vec<f32>, paths: &[&Path]) -> Outcome {
+    fn write(&self, shape: &[usize], values: Vec<f32>, paths: &[PathBuf]) -> Outcome {
         let features: StateDict =
             [("features".to_string(), Tensor::f32(shape, values))].into_iter().collect();
         let paths: Vec<String> = paths.iter().map(|path| json_path(path)).collect();

@@ -7,17 +7,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engraft_data::Batches;
-use engraft_engine::Network;
-use engraft_train::{image_batch, softmax};
 use serde_json::json;
 
 use super::Outcome;
-use crate::network::{DeviceArgs, NetworkArgs, Ready};
+use crate::network::{DeviceArgs, NetworkArgs};
 use crate::output::{json_line, json_number, json_path, note, percent};
-
-/// Images in a batch.
-const BATCH: usize = 16;
 
 /// Say what is in images, by a checkpoint or by a pretrained network as it is
 #[derive(Args)]
@@ -53,18 +47,25 @@ struct Guess<'a> {
 impl Predict {
     pub(crate) fn run(self) -> Outcome {
         let names = self.category_names.as_deref().map(read_names).transpose()?.unwrap_or_default();
-        let (mut ready, paths) = self.network.resolve()?;
-        let network = self.device.engine()?.network(&ready.graph, std::mem::take(&mut ready.state))?;
+        let (model, photos) = self.network.resolve()?;
+        let mut predictor = model.predictor(self.device.device())?;
+        let classes = predictor.classes().to_vec();
         let mut failures = 0;
-        for batch in Batches::new(paths.clone(), ready.transform.clone(), BATCH) {
-            for (i, error) in &batch.failed {
-                failures += 1;
-                self.print_failure(&paths[*i], &error.to_string())?;
-            }
-            let guesses = guess(&ready, network.as_ref(), batch.images, &names)?;
-            for (i, mut guesses) in batch.indices.iter().zip(guesses) {
-                guesses.truncate(self.top_k);
-                self.print(&paths[*i], &guesses)?;
+        for prediction in predictor.predict(photos) {
+            let prediction = prediction?;
+            match prediction.guesses {
+                Ok(guesses) => {
+                    let guess = |(class, probability): (usize, f32)| {
+                        let class = &classes[class];
+                        Guess { class, name: names.get(class).unwrap_or(class), probability }
+                    };
+                    let guesses: Vec<Guess<'_>> = guesses.into_iter().take(self.top_k).map(guess).collect();
+                    self.print(&prediction.path, &guesses)?;
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.print_failure(&prediction.path, &error.to_string())?;
+                }
             }
         }
         match failures {
@@ -96,31 +97,6 @@ impl Predict {
         note(&format!("error: {reason}"));
         Ok(())
     }
-}
-
-/// The classes of each image, the most probable first.
-fn guess<'a>(
-    ready: &'a Ready,
-    network: &dyn Network,
-    images: Vec<f32>,
-    names: &'a HashMap<String, String>,
-) -> Result<Vec<Vec<Guess<'a>>>, Box<dyn Error>> {
-    if images.is_empty() {
-        return Ok(Vec::new());
-    }
-    let logits = network.forward(&image_batch(images, &ready.transform))?;
-    let one = |logits: &[f32]| {
-        let mut guesses: Vec<Guess<'_>> = ready
-            .classes
-            .iter()
-            .zip(softmax(logits))
-            .map(|(class, probability)| Guess { class, name: names.get(class).unwrap_or(class), probability })
-            .collect();
-        guesses.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-        guesses
-    };
-    let logits = logits.as_f32().unwrap_or_default();
-    Ok(logits.chunks_exact(ready.classes.len().max(1)).map(one).collect())
 }
 
 fn read_names(path: &Path) -> Result<HashMap<String, String>, Box<dyn Error>> {

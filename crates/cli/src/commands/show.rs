@@ -9,7 +9,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
-use engraft_graph::{Graft, Graph, GraphError, HeadSpec, Part};
+use engraft_graph::{Graft, Graph, GraphError, HeadSpec};
+use engraft_report::{Drawing, Part};
 use engraft_tensor::write_atomically;
 
 use super::Outcome;
@@ -159,7 +160,7 @@ impl Show {
             Some(_) => Part::Frozen,
             None => Part::Body,
         };
-        let drawing = graph.drawing(input, self.depth.map(NonZeroUsize::get), part)?;
+        let drawing = Drawing::of(graph, input, self.depth.map(NonZeroUsize::get), part)?;
         match &self.svg {
             Some(path) => {
                 check_out(path)?;

@@ -6,24 +6,24 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use engraft_data::{Dataset, LabelMap, ListOptions, SplitSpec};
-use engraft_engine::initial_state;
-use engraft_graph::{Graft, Graph, HeadSpec};
-use engraft_train::{FitOptions, Job, train};
-use engraft_weights::cache_dir;
+use engraft::{CacheSettings, Config, LabelMap, Settings, Solver, cache_dir};
 
 use super::{Outcome, usage};
-use crate::interrupt::stop_on_ctrl_c;
+use crate::interrupt::stop_on_signal;
 use crate::network::{DeviceArgs, PretrainedArgs};
-use crate::output::{check_out, note};
 use crate::training_output::TrainingOutput;
 
 /// Graft a new head on a pretrained network and train it on your images
 ///
-/// DATA is a folder with `train`, `valid` (or `val`) and, if you have it, `test`, one folder a class in each; or a folder with
-/// one folder a class, which is split for you; or a CSV file with a path and a label in each line.
+/// DATA is a folder with one folder a class, which is split for you; or with `train`, `valid` and, if you have it, `test`, one folder
+/// a class in each; or a CSV file with a path and a label in each line.
+///
+/// A run is a folder, `runs/NAME`: its configuration, a ledger of all photos, its metrics and its state, so that `--resume` goes on
+/// after whatever ended it.
 #[derive(Args)]
-#[command(override_usage = "engraft train [OPTIONS] --arch ARCH DATA")]
+#[command(override_usage = "engraft train [OPTIONS] --arch ARCH DATA\n       \
+                            engraft train --resume RUN\n       \
+                            engraft train --config FILE [OPTIONS]")]
 pub(crate) struct Train {
     /// Folder or CSV file with your images
     data: Option<PathBuf>,
@@ -31,13 +31,25 @@ pub(crate) struct Train {
     #[command(flatten)]
     pretrained: PretrainedArgs,
 
+    /// Go on with a run that ended early, to the same result as if it had not: `runs/NAME`
+    #[arg(long, value_name = "RUN")]
+    resume: Option<PathBuf>,
+
+    /// Take options from the `config.toml` of a run; those that are given here count more
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Name of the run: its folder in `runs`; by default named after DATA and the architecture
+    #[arg(long, value_name = "NAME")]
+    run: Option<String>,
+
     /// Units of the hidden layers of the new head, in order; without it the head is one linear layer
     #[arg(long, value_name = "N", num_args = 1.., allow_negative_numbers = true)]
     hidden_units: Vec<OsString>,
 
-    /// Probability of dropping a unit after each hidden layer
-    #[arg(long, value_name = "P", default_value = "0.2", value_parser = dropout, allow_negative_numbers = true)]
-    dropout: f64,
+    /// Probability of dropping a unit after each hidden layer [default: 0.2]
+    #[arg(long, value_name = "P", value_parser = dropout, allow_negative_numbers = true)]
+    dropout: Option<f64>,
 
     /// Module that the head replaces, with all behind it (`classifier.6`, `layer3`); without it the whole classifier
     #[arg(long, value_name = "PATH")]
@@ -48,24 +60,30 @@ pub(crate) struct Train {
     freeze: Option<Freeze>,
 
     /// What becomes of auxiliary heads (googlenet, inception_v3): dropped, or trained along, which needs --freeze none
-    #[arg(long, value_enum, value_name = "DROP|TRAIN", default_value = "drop", hide_possible_values = true)]
-    aux: Aux,
+    #[arg(long, value_enum, value_name = "DROP|TRAIN", hide_possible_values = true)]
+    aux: Option<Aux>,
 
-    /// Passes over the training images
-    #[arg(long, value_name = "N", default_value = "10", value_parser = positive, allow_negative_numbers = true)]
-    epochs: usize,
+    /// How the head is found: a linear head on frozen features by L-BFGS, whose strength of regularisation is chosen by
+    /// cross-validation, or any head by steps of Adam. `auto` is lbfgs where it can be, unless you say epochs, learning rate or
+    /// batch size [default: auto]
+    #[arg(long, value_name = "auto|lbfgs|adam", value_parser = solver)]
+    solver: Option<Solver>,
 
-    /// Step size of the optimiser, Adam
-    #[arg(long, value_name = "LR", default_value = "0.001", value_parser = learning_rate, allow_negative_numbers = true)]
-    learning_rate: f64,
+    /// Passes over the training images, by Adam [default: 10]
+    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
+    epochs: Option<usize>,
 
-    /// Images in a step
-    #[arg(long, value_name = "N", default_value = "64", value_parser = positive, allow_negative_numbers = true)]
-    batch_size: usize,
+    /// Step size of Adam [default: 0.001]
+    #[arg(long, value_name = "LR", value_parser = learning_rate, allow_negative_numbers = true)]
+    learning_rate: Option<f64>,
 
-    /// Decides splits, initial values, order and dropout: the same seed gives the same result
-    #[arg(long, value_name = "N", default_value = "0")]
-    seed: u64,
+    /// Images in a step of Adam [default: 64]
+    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
+    batch_size: Option<usize>,
+
+    /// Decides splits, initial values, order and dropout: the same seed gives the same result [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
 
     /// CSV file with paths, relative to DATA, and labels
     #[arg(long, value_name = "CSV")]
@@ -73,15 +91,19 @@ pub(crate) struct Train {
 
     /// Classes for the labels of a CSV file, as in `0=ok,0.333=ok,0.667=defective,1=defective`
     #[arg(long, value_name = "LABEL=CLASS,..", value_parser = label_map)]
-    map: Option<LabelMap>,
+    map: Option<String>,
 
-    /// Share of each class for validation, where DATA has no split of its own
-    #[arg(long, value_name = "SHARE", default_value = "0.15")]
-    valid: f64,
+    /// Share of each class for validation, where DATA has no split of its own [default: 0.15]
+    #[arg(long, value_name = "SHARE")]
+    valid: Option<f64>,
 
-    /// Share of each class for the test, where DATA has no split of its own
-    #[arg(long, value_name = "SHARE", default_value = "0.15")]
-    test: f64,
+    /// Share of each class for the test, where DATA has no split of its own [default: 0.15]
+    #[arg(long, value_name = "SHARE")]
+    test: Option<f64>,
+
+    /// Turn photos as their EXIF data say. Without it they are taken as they lie in the file, as PyTorch takes them
+    #[arg(long)]
+    exif_orientation: bool,
 
     /// Where to write the trained network; by default named after DATA and the architecture
     #[arg(long, value_name = "FILE")]
@@ -93,6 +115,15 @@ pub(crate) struct Train {
     /// Compute all features anew, and do not keep them
     #[arg(long)]
     no_cache: bool,
+
+    /// How large the cache of features may become, as in `20GB`; what was used longest ago goes first. By default a
+    /// quarter of what is free on the disk (`engraft cache` says it)
+    #[arg(long, value_name = "SIZE", value_parser = byte_size)]
+    cache_size: Option<u64>,
+
+    /// Go on although photos or options have changed since; replace a better checkpoint
+    #[arg(long)]
+    force: bool,
 
     /// End with an error if an image cannot be used, instead of leaving it out
     #[arg(long)]
@@ -123,56 +154,103 @@ impl Train {
     pub(crate) fn run(mut self) -> Outcome {
         let start = Instant::now();
         let (data, hidden_units) = self.data_and_hidden_units()?;
-        let arch = self.pretrained.arch.clone().ok_or_else(|| usage("which network? pass --arch ARCH"))?;
-        let engine = self.device.engine()?;
-        let out = self.out.clone().unwrap_or_else(|| default_out(&data, &arch));
-        check_out(&out)?;
-        let dataset = self.dataset(&data)?;
-        let head = HeadSpec { hidden_units, classes: dataset.classes.len(), dropout: self.dropout };
-        let choice = self.pretrained.choose(&arch)?;
-        let network = choice.network()?;
-        let by_default = if choice.is_random() { Freeze::None } else { Freeze::Backbone };
-        let freeze = self.freeze.unwrap_or(by_default) == Freeze::Backbone;
-        let graft = self.graft(&network, &head, freeze)?;
-        let transform = choice.transform();
-        if let Some(text) = choice.licence_note() {
-            note(&text);
+        if self.cache_size.is_some() && self.no_cache {
+            return Err(usage("--cache-size and --no-cache exclude each other"));
         }
-        let mut state = choice.load(&network, Some(&graft), self.seed)?;
-        let is_new = |name: &str| graft.is_of_head(name) || state.get(name).is_none();
-        let new: Vec<_> = graft.graph.state().into_iter().filter(|tensor| is_new(&tensor.name)).collect();
-        for (name, tensor) in initial_state(&new, self.seed) {
-            state.insert(name, tensor);
-        }
-        let options = FitOptions {
-            epochs: self.epochs,
-            learning_rate: self.learning_rate,
-            batch_size: self.batch_size,
-            seed: self.seed,
+        let cache =
+            (!self.no_cache).then(|| CacheSettings { folder: cache_dir(), limit_bytes: self.cache_size });
+        let settings = Settings {
+            device: self.device.device(),
+            cache,
+            out: self.out.clone(),
+            force: self.force,
+            stop: stop_on_signal(),
         };
-        let cache = (!self.no_cache).then(cache_dir);
-        let job = Job {
-            architecture: &arch,
-            graft: &graft,
-            head: &head,
-            state,
-            transform: &transform,
-            dataset: &dataset,
-            freeze,
-            options: &options,
-            cache: cache.as_deref(),
-            strict: self.strict,
+        let mut output = TrainingOutput::new(self.json);
+        let trained = match &self.resume {
+            Some(run) => {
+                if self.config.is_some() || self.run.is_some() {
+                    return Err(usage("--resume goes on with a run as it is: leave --config and --run away"));
+                }
+                let change = |config: Config| self.changed(config, data.as_deref(), &hidden_units);
+                engraft::resume(run, &change, &settings, &mut |event| output.event(event))
+            }
+            None => {
+                let config = match &self.config {
+                    Some(file) => Config::read(file)?,
+                    None => self.config_of_data(data.as_deref())?,
+                };
+                let config = self.changed(config, data.as_deref(), &hidden_units);
+                let run = self.run.as_deref().map(run_folder).transpose()?;
+                engraft::train(&config, run.as_deref(), &settings, &mut |event| output.event(event))
+            }
         };
-        let mut output = TrainingOutput::new(self.json, options.epochs);
-        output.start(&job, &data, &choice.weights(), &engine.device(), &out);
-        let checkpoint = train(engine.as_ref(), job, stop_on_ctrl_c(), &mut |event| output.event(event))?;
-        checkpoint.write(&out)?;
-        output.end(&checkpoint, &out, start.elapsed().as_secs_f64());
+        output.end(&trained?, start.elapsed().as_secs_f64());
         Ok(())
     }
 
+    /// What has no default.
+    fn config_of_data(&self, data: Option<&Path>) -> Result<Config, Box<dyn Error>> {
+        let data = data.ok_or_else(|| usage("which images? pass a folder or a CSV file"))?;
+        let arch = self.pretrained.arch.as_deref().ok_or_else(|| {
+            usage(
+                "which network? pass --arch ARCH: mobilenet_v2 is small and fast, resnet50 larger and often better; \
+                 `engraft models` lists all",
+            )
+        })?;
+        Ok(Config::new(data, arch))
+    }
+
+    /// A configuration with the options that were given.
+    fn changed(&self, mut config: Config, data: Option<&Path>, hidden_units: &[usize]) -> Config {
+        fn set<T: Clone>(field: &mut T, given: Option<&T>) {
+            if let Some(value) = given {
+                field.clone_from(value);
+            }
+        }
+        set(&mut config.data, data.map(Path::to_path_buf).as_ref());
+        set(&mut config.arch, self.pretrained.arch.as_ref());
+        set(&mut config.dropout, self.dropout.as_ref());
+        set(&mut config.solver, self.solver.as_ref());
+        set(&mut config.epochs, self.epochs.as_ref());
+        set(&mut config.learning_rate, self.learning_rate.as_ref());
+        set(&mut config.batch_size, self.batch_size.as_ref());
+        set(&mut config.seed, self.seed.as_ref());
+        set(&mut config.valid, self.valid.as_ref());
+        set(&mut config.test, self.test.as_ref());
+        if !hidden_units.is_empty() {
+            config.hidden_units = hidden_units.to_vec();
+        }
+        let given = |given: &Option<String>, old: Option<String>| given.clone().or(old);
+        config.weights = given(&self.pretrained.weights, config.weights);
+        config.cut = given(&self.cut, config.cut);
+        config.map = given(&self.map, config.map);
+        config.size = self.pretrained.size.or(config.size);
+        config.labels = self.labels.clone().or(config.labels);
+        config.exif_orientation |= self.exif_orientation;
+        config.transform_input |= self.pretrained.transform_input;
+        config.strict |= self.strict;
+        let freeze = |freeze| match freeze {
+            Freeze::Backbone => engraft::Freeze::Backbone,
+            Freeze::None => engraft::Freeze::None,
+        };
+        config.freeze = self.freeze.map(freeze).or(config.freeze);
+        if let Some(aux) = self.aux {
+            config.aux = match aux {
+                Aux::Drop => engraft::Aux::Drop,
+                Aux::Train => engraft::Aux::Train,
+            };
+        }
+        // Who says how steps are to be made wants steps.
+        let says_steps = self.epochs.is_some() || self.learning_rate.is_some() || self.batch_size.is_some();
+        if says_steps && config.solver == Solver::Auto {
+            config.solver = Solver::Adam;
+        }
+        config
+    }
+
     /// `--hidden-units 512 256 flowers/` means what it seems to mean, though the option takes all that follows.
-    fn data_and_hidden_units(&mut self) -> Result<(PathBuf, Vec<usize>), Box<dyn Error>> {
+    fn data_and_hidden_units(&mut self) -> Result<(Option<PathBuf>, Vec<usize>), Box<dyn Error>> {
         let is_data =
             |last: &mut OsString| units_in(last).iter().any(|units| units.parse::<usize>().is_err());
         if self.data.is_none() {
@@ -189,43 +267,7 @@ impl Train {
         };
         let hidden_units =
             self.hidden_units.iter().flat_map(units_in).map(units).collect::<Result<_, _>>()?;
-        match self.data.take() {
-            Some(data) => Ok((data, hidden_units)),
-            None => Err(usage("which images? pass a folder or a CSV file")),
-        }
-    }
-
-    fn graft(&self, network: &Graph, head: &HeadSpec, freeze: bool) -> Result<Graft, Box<dyn Error>> {
-        let cut = self.cut.as_deref();
-        if self.aux == Aux::Drop {
-            return Ok(network.graft(head, cut)?);
-        }
-        if freeze {
-            return Err(usage(
-                "--aux train needs --freeze none: auxiliary heads help to train the layers before them, which are frozen",
-            ));
-        }
-        let graft = network.graft_with_aux(head, cut)?;
-        if graft.aux_heads.is_empty() {
-            return Err(usage("--aux train: there are no auxiliary heads before the new one"));
-        }
-        Ok(graft)
-    }
-
-    fn dataset(&self, data: &Path) -> Result<Dataset, Box<dyn Error>> {
-        let split = SplitSpec { valid: self.valid, test: self.test, seed: self.seed };
-        let map = self.map.clone().unwrap_or_default();
-        let dataset = match &self.labels {
-            Some(list) => Dataset::from_list(list, &ListOptions { root: Some(data.into()), map }, &split)?,
-            None => Dataset::open(data, &ListOptions { root: None, map }, &split)?,
-        };
-        for ignored in &dataset.ignored {
-            note(&format!("ignored {}: {}", ignored.path.display(), ignored.reason));
-        }
-        for warning in &dataset.warnings {
-            note(&format!("note: {warning}"));
-        }
-        Ok(dataset)
+        Ok((self.data.take(), hidden_units))
     }
 }
 
@@ -234,12 +276,13 @@ fn units_in(text: &OsString) -> Vec<String> {
     text.to_string_lossy().split(',').map(|units| units.trim().to_owned()).collect()
 }
 
-/// `flowers-vgg13.safetensors` for `photos/flowers/`.
-fn default_out(data: &Path, arch: &str) -> PathBuf {
-    let absolute = std::path::absolute(data).unwrap_or_else(|_| data.into());
-    let name = if absolute.is_dir() { absolute.file_name() } else { absolute.file_stem() };
-    let name = name.map_or_else(|| "images".into(), |name| name.to_string_lossy());
-    PathBuf::from(format!("{name}-{arch}.safetensors"))
+/// `runs/NAME`.
+fn run_folder(name: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let is_name = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\']);
+    match is_name {
+        true => Ok(Path::new("runs").join(name)),
+        false => Err(usage(&format!("--run {name}: a name is needed, as in --run first-try, and no path"))),
+    }
 }
 
 fn dropout(text: &str) -> Result<f64, String> {
@@ -256,6 +299,29 @@ fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "a whole number above 0 is needed".into())
 }
 
-fn label_map(text: &str) -> Result<LabelMap, String> {
-    text.parse().map_err(|error: engraft_data::DataError| error.to_string())
+fn solver(text: &str) -> Result<Solver, String> {
+    match text {
+        "auto" => Ok(Solver::Auto),
+        "lbfgs" => Ok(Solver::Lbfgs),
+        "adam" => Ok(Solver::Adam),
+        _ => Err("auto, lbfgs or adam is needed".into()),
+    }
+}
+
+/// Bytes from `500MB`, `20 GB` or `1e9`.
+pub(crate) fn byte_size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, f64); 4] = [("kb", 1e3), ("mb", 1e6), ("gb", 1e9), ("tb", 1e12)];
+    let lower = text.trim().to_lowercase();
+    let unit = UNITS.iter().find_map(|(unit, bytes)| Some((lower.strip_suffix(unit)?, *bytes)));
+    let (number, bytes) = unit.unwrap_or((&lower, 1.0));
+    let size = number.trim().parse::<f64>().ok().map(|number| number * bytes);
+    match size.filter(|size| *size >= 0.0 && *size < 1e18) {
+        Some(size) => Ok(size as u64),
+        None => Err("a size is needed, as in 500MB or 20GB".into()),
+    }
+}
+
+fn label_map(text: &str) -> Result<String, String> {
+    let map: Result<LabelMap, _> = text.parse();
+    map.map(|_| text.to_string()).map_err(|error| error.to_string())
 }

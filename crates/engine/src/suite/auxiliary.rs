@@ -3,7 +3,7 @@
 use engraft_graph::{Activation, Builder, Linear};
 
 use super::freezing::cross_entropy;
-use super::training::trainer;
+use super::training::{step, trainer};
 use super::{formula, networks};
 use crate::{AUX_WEIGHT, Engine};
 
@@ -22,20 +22,20 @@ pub fn auxiliary_heads_add_their_loss(engine: &dyn Engine) {
     let (graph, batch, labels) = (network(3), formula::inputs("x", &[6, 12]), networks::labels(6));
     let before = formula::state(&graph, formula::NORM);
     let loss_of = |part| {
-        let output = engine.network(part, before.clone()).and_then(|network| network.forward(&batch));
+        let output = engine.network(part, before.clone()).and_then(|mut network| network.forward(&batch));
         cross_entropy(&output.unwrap(), &labels)
     };
     let expected = loss_of(&graph) + AUX_WEIGHT * loss_of(&graph.until(graph.aux()[0]));
 
-    let mut trained = trainer(engine, &graph, &before, &|_| true, 0);
-    assert_eq!(trained.forward(&batch).unwrap().shape, [6, 3]);
-    let loss = f64::from(trained.step(&batch, &labels, 0.01).unwrap());
+    let mut trained = trainer(engine, &graph, &before, &|_| true);
+    assert_eq!(trained.evaluate(&batch, false).unwrap().shape, [6, 3]);
+    let loss = f64::from(step(&mut *trained, &batch, &labels, 0).unwrap());
     assert!((loss - expected).abs() < 1e-5 * expected, "loss {loss}, not {expected}");
-    let after = trained.state();
+    let after = trained.state(false);
     assert!(after.iter().all(|(name, tensor)| before.get(name) != Some(tensor)), "not all layers train");
 
     let graph = network(2);
-    let mut refusing = trainer(engine, &graph, &formula::state(&graph, formula::NORM), &|_| true, 0);
-    let refused = refusing.step(&batch, &labels, 0.01).unwrap_err().to_string();
+    let mut refusing = trainer(engine, &graph, &formula::state(&graph, formula::NORM), &|_| true);
+    let refused = step(&mut *refusing, &batch, &labels, 0).unwrap_err().to_string();
     assert!(refused.contains("a label 2, but only 2 classes"), "{refused}");
 }

@@ -9,9 +9,10 @@ use super::fixture::relative_difference;
 use super::freezing::cross_entropy;
 use super::training::{train, trainer};
 use super::{formula, networks};
-use crate::{Engine, dropout_mask};
+use crate::{Engine, Targets, dropout_mask};
 
-const SEED: u64 = 11;
+/// Of the first batch.
+const DRAW: u64 = 11;
 const BATCH: usize = 6;
 const FEATURES: usize = 10;
 /// Place of the dropout in the graph.
@@ -44,49 +45,45 @@ fn logits(state: &StateDict, input: &Tensor, mask: &[f32]) -> Tensor {
     Tensor::f32([BATCH, 3], logits)
 }
 
-/// Each step multiplies by the mask of its number, counted from zero. At a learning rate of zero only the mask changes.
+/// Each batch is multiplied by the mask of its draw.
 pub fn dropout_applies_its_mask(engine: &dyn Engine) {
     let (graph, state, batch) = network();
     let labels = networks::labels(BATCH);
-    let mut trainer = trainer(engine, &graph, &state, &|_| true, SEED);
-    for step in 0..4 {
-        let mask = dropout_mask(SEED, step, NODE, BATCH * FEATURES, P);
+    let mut trainer = trainer(engine, &graph, &state, &|_| true);
+    for draw in DRAW..DRAW + 4 {
+        let mask = dropout_mask(draw, NODE, BATCH * FEATURES, P);
         let expected = cross_entropy(&logits(&state, &batch, &mask), &labels);
-        let loss = trainer.step(&batch, &labels, 0.0).unwrap();
+        let loss = trainer.accumulate(&batch, &Targets::labels(&labels), 1.0, draw).unwrap().loss;
         let difference = (f64::from(loss) - expected).abs();
-        assert!(difference < 1e-5 * expected, "step {step}: loss {loss}, not {expected}");
+        assert!(difference < 1e-5 * expected, "draw {draw}: loss {loss}, not {expected}");
     }
-    assert_eq!(trainer.state(), state);
+    assert_eq!(trainer.state(false), state);
 }
 
-/// The weights of an input that is dropped do not move in the first step; those of the others move by the learning rate.
+/// The weights of an input that is dropped have no gradient; those of the others have.
 pub fn dropout_stops_the_gradients_of_what_it_drops(engine: &dyn Engine) {
     let (graph, state, batch) = network();
     let one = Tensor::f32([1, FEATURES], batch.as_f32().unwrap()[..FEATURES].to_vec());
-    let mut trainer = trainer(engine, &graph, &state, &|_| true, SEED);
-    train(&mut *trainer, &one, 1);
-    let mask = dropout_mask(SEED, 0, NODE, FEATURES, P);
-    let after = trainer.state();
-    let [before, after] =
-        [&state, &after].map(|state| state.get("fc.weight").and_then(Tensor::as_f32).unwrap());
-    for (i, (before, after)) in before.iter().zip(after).enumerate() {
-        match mask[i % FEATURES] {
-            0.0 => assert_eq!(after, before, "weight {i}"),
-            _ => assert!(((after - before).abs() - 0.01).abs() < 1e-5, "weight {i}: {before} to {after}"),
+    let mut trainer = trainer(engine, &graph, &state, &|name| name == "fc.weight");
+    trainer.accumulate(&one, &Targets::labels(&[0]), 1.0, DRAW).unwrap();
+    let mask = dropout_mask(DRAW, NODE, FEATURES, P);
+    trainer.gradients(&mut |_, values| {
+        for (i, value) in values.iter().enumerate() {
+            assert_eq!(*value == 0.0, mask[i % FEATURES] == 0.0, "weight {i}");
         }
-    }
+    });
 }
 
 /// Before and after training, evaluation drops nothing, neither in the trainer nor in a network.
 pub fn dropout_is_off_in_evaluation(engine: &dyn Engine) {
     let (graph, state, batch) = network();
-    let mut trainer = trainer(engine, &graph, &state, &|_| true, SEED);
+    let mut trainer = trainer(engine, &graph, &state, &|_| true);
     for steps in [0, 3] {
-        train(&mut *trainer, &batch, steps);
-        let state = trainer.state();
+        train(&mut *trainer, &batch, 0..steps);
+        let state = trainer.state(false);
         let expected = logits(&state, &batch, &[1.0; BATCH * FEATURES]);
-        let network = engine.network(&graph, state.clone()).unwrap();
-        for output in [trainer.forward(&batch).unwrap(), network.forward(&batch).unwrap()] {
+        let mut network = engine.network(&graph, state.clone()).unwrap();
+        for output in [trainer.evaluate(&batch, false).unwrap(), network.forward(&batch).unwrap()] {
             let pairs = output.as_f32().unwrap().iter().zip(expected.as_f32().unwrap());
             for (value, expected) in pairs {
                 assert!((value - expected).abs() < 1e-5, "{value}, not {expected}, after {steps} steps");
@@ -105,31 +102,47 @@ pub fn stochastic_depth_drops_whole_samples(engine: &dyn Engine) {
     let state = formula::state(&graph, formula::NORM);
     let batch = formula::inputs("x", &[BATCH, 2, 5, 1]);
     let labels = networks::labels(BATCH);
-    let mut trainer = trainer(engine, &graph, &state, &|_| true, SEED);
+    let mut trainer = trainer(engine, &graph, &state, &|_| true);
     let mut dropped = 0;
-    for step in 0..4 {
-        let mask = dropout_mask(SEED, step, NODE, BATCH, P);
+    for draw in DRAW..DRAW + 4 {
+        let mask = dropout_mask(draw, NODE, BATCH, P);
         dropped += mask.iter().filter(|value| **value == 0.0).count();
         let of_elements: Vec<f32> = mask.iter().flat_map(|value| iter::repeat_n(*value, FEATURES)).collect();
         let expected = cross_entropy(&logits(&state, &batch, &of_elements), &labels);
-        let loss = trainer.step(&batch, &labels, 0.0).unwrap();
+        let loss = trainer.accumulate(&batch, &Targets::labels(&labels), 1.0, draw).unwrap().loss;
         let difference = (f64::from(loss) - expected).abs();
-        assert!(difference < 1e-5 * expected, "step {step}: loss {loss}, not {expected}");
+        assert!(difference < 1e-5 * expected, "draw {draw}: loss {loss}, not {expected}");
     }
     assert!(0 < dropped && dropped < 4 * BATCH, "{dropped} samples dropped: the seed shows nothing");
     let expected = logits(&state, &batch, &[1.0; BATCH * FEATURES]);
-    let output = trainer.forward(&batch).unwrap();
+    let output = trainer.evaluate(&batch, false).unwrap();
     assert!(relative_difference(output.as_f32().unwrap(), expected.as_f32().unwrap()) < 1e-5);
 }
 
-/// The same seed gives the same bits, another seed others.
-pub fn a_seed_decides_every_bit(engine: &dyn Engine) {
+/// The same draws give the same bits, others give others.
+pub fn draws_decide_every_bit(engine: &dyn Engine) {
     let (graph, state, batch) = network();
-    let run = |seed| {
-        let mut trainer = trainer(engine, &graph, &state, &|_| true, seed);
-        (train(&mut *trainer, &batch, 5), trainer.state())
+    let run = |first| {
+        let mut trainer = trainer(engine, &graph, &state, &|_| true);
+        (train(&mut *trainer, &batch, first..first + 5), trainer.save())
     };
-    let first = run(SEED);
-    assert_eq!(run(SEED), first);
-    assert_ne!(run(SEED + 1).0, first.0);
+    let first = run(DRAW);
+    assert_eq!(run(DRAW), first);
+    assert_ne!(run(DRAW + 1).0, first.0);
+}
+
+/// Dropout of nothing, as torch's networks with a rate of 0 have it, changes no bit.
+pub fn dropout_of_nothing_is_none(engine: &dyn Engine) {
+    let losses = |p: Option<f64>| {
+        let (mut b, mut x) = Builder::with_input("Net", &[FEATURES]);
+        if let Some(p) = p {
+            x = b.layer("drop", Op::dropout(p), x);
+            x = b.layer("depth", Op::StochasticDepth { p }, x);
+        }
+        let x = b.layer("fc", Linear::new(FEATURES, 3), x);
+        let graph = b.finish(x);
+        let mut trainer = trainer(engine, &graph, &formula::state(&graph, formula::NORM), &|_| true);
+        train(&mut *trainer, &formula::inputs("x", &[BATCH, FEATURES]), 0..3)
+    };
+    assert_eq!(losses(Some(0.0)), losses(None));
 }

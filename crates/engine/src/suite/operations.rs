@@ -35,7 +35,7 @@ pub fn operations_give_torchs_values(engine: &dyn Engine) {
     for case in cases() {
         let (graph, state) = case.network();
         let output =
-            engine.network(&graph, state.clone()).and_then(|network| network.forward(&case.input(0)));
+            engine.network(&graph, state.clone()).and_then(|mut network| network.forward(&case.input(0)));
         let output = output.unwrap_or_else(|error| panic!("{}: {error}", case.name));
         case.output.check(&output, TOLERANCE, &case.name);
     }

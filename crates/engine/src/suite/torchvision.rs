@@ -6,9 +6,11 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use engraft_graph::{Graft, Graph, HeadSpec, NodeId};
-use engraft_tensor::{StateDict, Tensor};
+use engraft_tensor::{StateDict, Tensor, TensorData};
 use engraft_weights::interpolate_positions;
-use engraft_zoo::{architecture, architecture_of_size, architectures};
+use engraft_zoo::{
+    IMAGENET, TRANSFORM_INPUT, architecture, architecture_of_size, architectures, has_transform_input,
+};
 use serde::Deserialize;
 
 use super::fixture::{self, relative_difference};
@@ -25,6 +27,11 @@ struct Fixture {
     logits: Vec<f32>,
     features: Features,
     other_size: Option<OtherSize>,
+    /// Whether torchvision's network normalises its input anew, which for us belongs to the transform of an image.
+    #[serde(default)]
+    transform_input: bool,
+    /// Of a network that can do so: the logits of the same weights when it does not.
+    without_transform_input: Option<Vec<f32>>,
 }
 
 /// For a network that takes images of another size.
@@ -74,7 +81,11 @@ fn compare(engine: &dyn Engine, name: &str) {
     let fixture: Fixture = fixture::read(&format!("networks/{name}"));
     let graph = architecture(name).unwrap();
     let mut state = formula::state(&graph, fixture.norm);
-    compare_logits(engine, name, &graph, &state, &fixture.input, &fixture.logits);
+    compare_logits(engine, name, &graph, &state, &fixture.batch(&fixture.input), &fixture.logits);
+    assert_eq!(fixture.without_transform_input.is_some(), has_transform_input(name), "{name}");
+    if let Some(logits) = &fixture.without_transform_input {
+        compare_logits(engine, name, &graph, &state, &formula::inputs("input", &fixture.input), logits);
+    }
     compare_features(engine, name, &graph, &state, &fixture);
     if let Some(OtherSize { input, logits }) = &fixture.other_size {
         let graph = match input[..] {
@@ -83,8 +94,29 @@ fn compare(engine: &dyn Engine, name: &str) {
         };
         let note = interpolate_positions(&mut state, &graph.state());
         assert_eq!(note.is_some(), name.starts_with("vit"), "{name}");
-        compare_logits(engine, name, &graph, &state, input, logits);
+        compare_logits(engine, name, &graph, &state, &fixture.batch(input), logits);
     }
+}
+
+impl Fixture {
+    /// The input of this shape as our network takes it.
+    fn batch(&self, shape: &[usize]) -> Tensor {
+        let batch = formula::inputs("input", shape);
+        if self.transform_input { with_transform_input(batch) } else { batch }
+    }
+}
+
+/// Images normalised by ImageNet's mean, as torchvision's `transform_input` normalises them anew.
+pub(super) fn with_transform_input(mut batch: Tensor) -> Tensor {
+    let plane = batch.shape[2] * batch.shape[3];
+    if let TensorData::F32(values) = &mut batch.data {
+        for (index, value) in values.iter_mut().enumerate() {
+            let channel = index / plane % 3;
+            let colour = *value * IMAGENET.std[channel] + IMAGENET.mean[channel];
+            *value = (colour - TRANSFORM_INPUT.mean[channel]) / TRANSFORM_INPUT.std[channel];
+        }
+    }
+    batch
 }
 
 fn compare_logits(
@@ -92,14 +124,15 @@ fn compare_logits(
     name: &str,
     graph: &Graph,
     state: &StateDict,
-    input: &[usize],
+    batch: &Tensor,
     expected: &[f32],
 ) {
     let start = Instant::now();
-    let logits = forward(engine, graph, state, input);
+    let logits = forward(engine, graph, state, batch);
     let seconds = start.elapsed().as_secs_f32();
     assert_eq!(logits.shape, [1, 1000], "{name}");
     let difference = relative_difference(logits.as_f32().unwrap(), expected);
+    let input = &batch.shape;
     println!("{name}: logits for {input:?} off by {difference:.1e}, {seconds:.1} s");
     assert!(difference <= TOLERANCE, "{name}: logits for {input:?} off by {difference:e}");
 }
@@ -108,7 +141,7 @@ fn compare_features(engine: &dyn Engine, name: &str, graph: &Graph, state: &Stat
     let spec = HeadSpec { hidden_units: vec![], classes: 2, dropout: 0.0 };
     let head = graph.head().unwrap().layer_path;
     let graft = graph.graft(&spec, head.split('.').next()).unwrap();
-    let features = forward(engine, &graft.graph.until(graft.features), state, &fixture.input);
+    let features = forward(engine, &graft.graph.until(graft.features), state, &fixture.batch(&fixture.input));
     assert_same_bits_as_before(engine, name, graph, &graft, state, fixture);
     let expected = &fixture.features;
     let maps = if expected.shape.len() == 4 { 2 } else { expected.shape.len() };
@@ -130,14 +163,15 @@ fn assert_same_bits_as_before(
     // Where the network itself does not give a vector, the graft had to add a pool and a flatten.
     let added = if graft.report.pooled.is_some() { 2 } else { 0 };
     let entry = NodeId(graft.features.0 - added);
-    let after = forward(engine, &graft.graph.until(entry), state, &fixture.input);
-    let before = forward(engine, &graph.without_aux().until(entry), state, &fixture.input);
+    let batch = fixture.batch(&fixture.input);
+    let after = forward(engine, &graft.graph.until(entry), state, &batch);
+    let before = forward(engine, &graph.without_aux().until(entry), state, &batch);
     assert!(after == before, "{name}: the graft changed the features");
 }
 
-fn forward(engine: &dyn Engine, graph: &Graph, state: &StateDict, input: &[usize]) -> Tensor {
-    let network = engine.network(graph, state.clone()).unwrap();
-    network.forward(&formula::inputs("input", input)).unwrap()
+fn forward(engine: &dyn Engine, graph: &Graph, state: &StateDict, batch: &Tensor) -> Tensor {
+    let mut network = engine.network(graph, state.clone()).unwrap();
+    network.forward(batch).unwrap()
 }
 
 /// Makes a `#[test]` of every family of networks, for the engine that the expression gives.

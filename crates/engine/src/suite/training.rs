@@ -1,6 +1,7 @@
 //! Trainings of five steps beside torch's.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use engraft_graph::Graph;
 use engraft_tensor::{StateDict, Tensor};
@@ -8,7 +9,7 @@ use serde::Deserialize;
 
 use super::fixture::{self, Reference};
 use super::{formula, networks};
-use crate::{Engine, Trainer, Training};
+use crate::{Engine, EngineError, Rate, Rule, Targets, Trainer, Training};
 
 /// A training of `parity/engine.py`.
 #[derive(Deserialize)]
@@ -27,30 +28,62 @@ struct Run {
 impl Run {
     fn trainer(&self, engine: &dyn Engine, graph: &Graph) -> Box<dyn Trainer> {
         let state = formula::state(graph, formula::NORM);
-        trainer(engine, graph, &state, &|name| self.gradients.contains_key(name), 0)
+        trainer(engine, graph, &state, &|name| self.gradients.contains_key(name))
     }
 
     fn batch(&self) -> Tensor {
         formula::inputs("x", &self.input)
     }
+
+    /// Those that a trainer shows are all of the fixture's, in the order of the graph.
+    fn check_gradients(&self, trainer: &mut dyn Trainer) {
+        let state = trainer.state(false);
+        let expected = state.names().filter(|name| self.gradients.contains_key(*name));
+        let mut shown = Vec::new();
+        trainer.gradients(&mut |name, values| {
+            let reference = &self.gradients[name];
+            reference.check(&Tensor::f32(reference.shape.clone(), values.to_vec()), 1e-5, name);
+            shown.push(name.to_string());
+        });
+        assert!(expected.eq(shown.iter()), "{shown:?}");
+    }
 }
 
-/// A trainer for a network that suits the engine.
+/// A trainer by Adam; the batch norms whose weights change are live.
 pub(super) fn trainer(
     engine: &dyn Engine,
     graph: &Graph,
     state: &StateDict,
     trainable: &dyn Fn(&str) -> bool,
-    seed: u64,
 ) -> Box<dyn Trainer> {
-    engine.trainer(graph, state, Training { trainable, seed }).unwrap_or_else(|error| panic!("{error}"))
+    let training = Training {
+        group: &|name| trainable(name).then_some(0),
+        live_norms: &|module| trainable(&format!("{module}.weight")),
+        rule: Rule::ADAM,
+    };
+    engine.trainer(graph, state.clone(), &training).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Takes steps on one batch at the learning rate of 0.01, and returns the losses.
-pub(super) fn train(trainer: &mut dyn Trainer, batch: &Tensor, steps: usize) -> Vec<f32> {
+/// The rate of 0.01 without decay.
+pub(super) const RATE: Rate = Rate { learning_rate: 0.01, weight_decay: 0.0 };
+
+/// An update on one batch of labels at [`RATE`]; returns the loss before it.
+pub(super) fn step(
+    trainer: &mut dyn Trainer,
+    batch: &Tensor,
+    labels: &[usize],
+    draw: u64,
+) -> Result<f32, EngineError> {
+    let loss = trainer.accumulate(batch, &Targets::labels(labels), 1.0, draw)?.loss;
+    trainer.update(&[RATE], None, None)?;
+    Ok(loss)
+}
+
+/// As many [steps](step) on one batch as there are draws, and their losses.
+pub(super) fn train(trainer: &mut dyn Trainer, batch: &Tensor, draws: Range<u64>) -> Vec<f32> {
     let labels = networks::labels(batch.shape[0]);
-    let step = |_| trainer.step(batch, &labels, 0.01).unwrap_or_else(|error| panic!("{error}"));
-    (0..steps).map(step).collect()
+    let step = |draw| step(trainer, batch, &labels, draw).unwrap_or_else(|error| panic!("{error}"));
+    draws.map(step).collect()
 }
 
 /// Two linear layers with a ReLU between them: losses, parameters and logits.
@@ -70,14 +103,19 @@ pub fn a_transformer_trains_as_in_torch(engine: &dyn Engine) {
 
 fn trains_as_in_torch(engine: &dyn Engine, graph: &Graph, fixture: &str) {
     let run: Run = fixture::read(fixture);
-    let batch = run.batch();
+    let (batch, targets) = (run.batch(), Targets::labels(&run.labels));
+    let rate = Rate { learning_rate: run.learning_rate, weight_decay: 0.0 };
     let mut trainer = run.trainer(engine, graph);
-    let before = trainer.state();
+    let before = trainer.state(false);
     for (step, expected) in run.losses.iter().enumerate() {
-        let loss = trainer.step(&batch, &run.labels, run.learning_rate).unwrap();
+        let loss = trainer.accumulate(&batch, &targets, 1.0, 0).unwrap().loss;
         assert!((loss - expected).abs() <= 1e-5 * expected, "loss of step {step}: {loss}, not {expected}");
+        if step == 0 {
+            run.check_gradients(&mut *trainer);
+        }
+        trainer.update(&[rate], None, None).unwrap();
     }
-    let state = trainer.state();
+    let state = trainer.state(false);
     assert_eq!(state.len(), run.state.len(), "{:?}", state.names().collect::<Vec<_>>());
     for (name, expected) in &run.state {
         let tensor = state.get(name).unwrap_or_else(|| panic!("{name} is missing"));
@@ -87,36 +125,7 @@ fn trains_as_in_torch(engine: &dyn Engine, graph: &Graph, fixture: &str) {
             _ => expected.check(tensor, 1e-5, name),
         }
     }
-    run.logits.check(&trainer.forward(&batch).unwrap(), 1e-5, "logits");
-}
-
-/// Adam's first step moves each value by the learning rate against the sign of its gradient: by
-/// `rate * gradient / (|gradient| + 1e-8)`.
-pub fn the_first_step_goes_against_torchs_gradients(engine: &dyn Engine) {
-    let networks = [
-        ("engine/training", networks::head()),
-        ("engine/convnet", networks::convnet()),
-        ("engine/transformer", networks::transformer()),
-    ];
-    for (fixture, graph) in networks {
-        let run: Run = fixture::read(fixture);
-        let mut trainer = run.trainer(engine, &graph);
-        trainer.step(&run.batch(), &run.labels, run.learning_rate).unwrap();
-        let (before, after) = (formula::state(&graph, formula::NORM), trainer.state());
-        for (name, gradient) in &run.gradients {
-            let [before, after] =
-                [&before, &after].map(|state| state.get(name).and_then(Tensor::as_f32).unwrap());
-            let largest = gradient.values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-            // The division magnifies rounding errors in small gradients; a gradient of zero must be just that.
-            let is_sure = |gradient: f32| gradient == 0.0 || gradient.abs() > 1e-3 * largest;
-            for (i, gradient) in gradient.values.iter().enumerate().filter(|(_, g)| is_sure(**g)) {
-                let gradient = f64::from(*gradient);
-                let expected = -run.learning_rate * gradient / (gradient.abs() + 1e-8);
-                let moved = f64::from(after[i]) - f64::from(before[i]);
-                assert!((moved - expected).abs() < 1e-6, "{name}[{i}] moved by {moved}, not {expected}");
-            }
-        }
-    }
+    run.logits.check(&trainer.evaluate(&batch, false).unwrap(), 1e-5, "logits");
 }
 
 /// A trainer that took no step hands out what it was given, in the order of the graph; a counter that a file lacks is zero.
@@ -125,7 +134,7 @@ pub fn the_state_begins_as_given(engine: &dyn Engine) {
     let given = formula::state(&graph, formula::NORM);
     let mut file = given.clone();
     file.remove("1.num_batches_tracked");
-    let state = trainer(engine, &graph, &file, &|_| true, 0).state();
+    let state = trainer(engine, &graph, &file, &|_| true).state(false);
     assert_eq!(state, given);
     assert!(state.names().eq(given.names()), "{:?}", state.names().collect::<Vec<_>>());
 }
@@ -133,12 +142,13 @@ pub fn the_state_begins_as_given(engine: &dyn Engine) {
 /// The state of a trainer makes a network that computes what the trainer computes, for batches of any size.
 pub fn a_trained_network_can_be_handed_over(engine: &dyn Engine) {
     let graph = networks::convnet();
-    let mut trainer = trainer(engine, &graph, &formula::state(&graph, formula::NORM), &|_| true, 0);
-    train(&mut *trainer, &formula::inputs("x", &[8, 3, 16, 16]), 3);
-    let network = engine.network(&graph, trainer.state()).unwrap();
+    let mut trainer = trainer(engine, &graph, &formula::state(&graph, formula::NORM), &|_| true);
+    train(&mut *trainer, &formula::inputs("x", &[8, 3, 16, 16]), 0..3);
+    let mut network = engine.network(&graph, trainer.state(false)).unwrap();
     for batch in [1, 5] {
         let batch = formula::inputs("other", &[batch, 3, 16, 16]);
-        let [of_network, of_trainer] = [network.forward(&batch).unwrap(), trainer.forward(&batch).unwrap()];
+        let [of_network, of_trainer] =
+            [network.forward(&batch).unwrap(), trainer.evaluate(&batch, false).unwrap()];
         // An engine may train with other kernels than it evaluates with.
         let difference =
             fixture::relative_difference(of_network.as_f32().unwrap(), of_trainer.as_f32().unwrap());

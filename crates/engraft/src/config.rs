@@ -1,0 +1,278 @@
+//! Everything that decides what a training gives, in a form that can be written down.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use engraft_data::{Dataset, LabelMap, ListOptions, SplitSpec, Transform};
+use engraft_graph::{Graft, Graph, HeadSpec};
+use engraft_train::{FitOptions, Solver};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Pretrained};
+
+/// What to train, on what, and how: what a run's `config.toml` says.
+///
+/// Whatever does not change the result (threads, caches, where files are written) is no part of it.
+///
+/// ```
+/// use engraft::Config;
+///
+/// let config = Config { epochs: 3, hidden_units: vec![256], ..Config::new("photos", "resnet18") };
+/// assert!(config.to_toml().contains("epochs = 3"));
+/// assert_eq!(Config::from_toml(&config.to_toml()), Ok(config));
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder or CSV file with the photos.
+    pub data: PathBuf,
+    /// CSV file with paths, relative to `data`, and labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<PathBuf>,
+    /// Classes for the labels of a CSV file, as [`LabelMap`] reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map: Option<String>,
+    /// Share of each class for validation, where the data have no split of their own.
+    #[serde(default = "share")]
+    pub valid: f64,
+    /// Share of each class for the test, where the data have no split of their own.
+    #[serde(default = "share")]
+    pub test: f64,
+    /// torchvision's name of the architecture.
+    pub arch: String,
+    /// As [`Pretrained::new`] takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Side of the square image in pixels, if not what the weights expect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u32>,
+    /// Whether weights of the user's own were trained with torchvision's `transform_input`.
+    #[serde(default)]
+    pub transform_input: bool,
+    /// Whether photos are turned as their EXIF data say.
+    #[serde(default)]
+    pub exif_orientation: bool,
+    /// Units of the hidden layers of the new head, in order.
+    #[serde(default)]
+    pub hidden_units: Vec<usize>,
+    /// Probability of dropping a unit after each hidden layer.
+    #[serde(default = "dropout")]
+    pub dropout: f64,
+    /// Module that the head replaces, with all behind it; `None` for the whole classifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<String>,
+    /// What stays as it is; `None` for the backbone, or for nothing if the weights are random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<Freeze>,
+    /// What becomes of auxiliary heads.
+    #[serde(default)]
+    pub aux: Aux,
+    /// How the head is found.
+    #[serde(default)]
+    pub solver: Solver,
+    /// Passes over the training images.
+    #[serde(default = "epochs")]
+    pub epochs: usize,
+    /// Step size of the optimiser, Adam.
+    #[serde(default = "learning_rate")]
+    pub learning_rate: f64,
+    /// Images in a step.
+    #[serde(default = "batch_size")]
+    pub batch_size: usize,
+    /// Decides splits, initial values, order and dropout.
+    #[serde(default)]
+    pub seed: u64,
+    /// Whether an image that cannot be used is an error.
+    #[serde(default)]
+    pub strict: bool,
+}
+
+fn share() -> f64 {
+    0.15
+}
+
+fn dropout() -> f64 {
+    0.2
+}
+
+fn epochs() -> usize {
+    10
+}
+
+fn learning_rate() -> f64 {
+    0.001
+}
+
+fn batch_size() -> usize {
+    64
+}
+
+/// What is not trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Freeze {
+    /// All but the new head, whose inputs are then computed once.
+    Backbone,
+    /// Nothing: every weight is trained.
+    None,
+}
+
+/// What becomes of auxiliary heads (googlenet, inception_v3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Aux {
+    /// They are left away.
+    #[default]
+    Drop,
+    /// They are trained along, which needs [`Freeze::None`].
+    Train,
+}
+
+impl Config {
+    /// A linear layer on the frozen network of this architecture, trained on the photos at `data`.
+    pub fn new(data: impl Into<PathBuf>, arch: &str) -> Self {
+        Self {
+            data: data.into(),
+            labels: None,
+            map: None,
+            valid: share(),
+            test: share(),
+            arch: arch.into(),
+            weights: None,
+            size: None,
+            transform_input: false,
+            exif_orientation: false,
+            hidden_units: Vec::new(),
+            dropout: dropout(),
+            cut: None,
+            freeze: None,
+            aux: Aux::Drop,
+            solver: Solver::Auto,
+            epochs: epochs(),
+            learning_rate: learning_rate(),
+            batch_size: batch_size(),
+            seed: 0,
+            strict: false,
+        }
+    }
+
+    /// Reads a configuration; what it does not say is as [`new`](Self::new) has it.
+    ///
+    /// # Errors
+    /// Says what is wrong with the text.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error: toml::de::Error| error.to_string().trim_end().to_string())
+    }
+
+    /// Reads a configuration from a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no configuration.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let failed = |reason: String| Error::Config { path: path.into(), reason };
+        let text = fs::read_to_string(path).map_err(|error| failed(format!("cannot read it: {error}")))?;
+        Self::from_toml(&text).map_err(failed)
+    }
+
+    /// The whole configuration as text.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_else(|error| unreachable!("every field has a form in TOML: {error}"))
+    }
+
+    /// The fields, a line each, in which another configuration differs.
+    pub fn difference(&self, other: &Config) -> Vec<String> {
+        let [ours, theirs] = [self, other].map(|config| toml::Table::try_from(config).unwrap_or_default());
+        let names: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let text = |value: Option<&toml::Value>| value.map_or_else(|| "nothing".into(), ToString::to_string);
+        names
+            .into_iter()
+            .filter(|name| ours.get(*name) != theirs.get(*name))
+            .map(|name| format!("{name}: {} became {}", text(ours.get(name)), text(theirs.get(name))))
+            .collect()
+    }
+
+    /// The same with nothing left open: paths are absolute, and what follows from other fields is said.
+    ///
+    /// # Errors
+    /// When there are no such weights.
+    pub fn resolved(&self) -> Result<Self, Error> {
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+        let pretrained = self.pretrained()?;
+        let by_default = if pretrained.is_random() { Freeze::None } else { Freeze::Backbone };
+        Ok(Self {
+            data: absolute(&self.data),
+            labels: self.labels.as_deref().map(absolute),
+            weights: Some(pretrained.weights_argument()),
+            freeze: Some(self.freeze.unwrap_or(by_default)),
+            solver: self
+                .solver
+                .resolved(&self.hidden_units, self.freeze.unwrap_or(by_default) == Freeze::Backbone),
+            ..self.clone()
+        })
+    }
+
+    /// The architecture and the weights that are meant.
+    ///
+    /// # Errors
+    /// When there are no such weights.
+    pub fn pretrained(&self) -> Result<Pretrained, Error> {
+        let pretrained = Pretrained::new(&self.arch, self.weights.as_deref())?;
+        Ok(pretrained.with_size(self.size).with_transform_input(self.transform_input))
+    }
+
+    /// How an image becomes an input.
+    ///
+    /// # Errors
+    /// When there are no such weights.
+    pub fn transform(&self) -> Result<Transform, Error> {
+        Ok(Transform { exif_orientation: self.exif_orientation, ..self.pretrained()?.transform() })
+    }
+
+    /// The photos.
+    ///
+    /// # Errors
+    /// When they cannot be read as a dataset.
+    pub fn dataset(&self) -> Result<Dataset, Error> {
+        let split = SplitSpec { valid: self.valid, test: self.test, seed: self.seed };
+        let map: LabelMap = self.map.as_deref().map(str::parse).transpose()?.unwrap_or_default();
+        Ok(match &self.labels {
+            Some(list) => {
+                Dataset::from_list(list, &ListOptions { root: Some(self.data.clone()), map }, &split)?
+            }
+            None => Dataset::open(&self.data, &ListOptions { root: None, map }, &split)?,
+        })
+    }
+
+    /// The network with its new head.
+    ///
+    /// # Errors
+    /// When the head does not fit, or there are no auxiliary heads that could be trained.
+    pub fn graft(&self, network: &Graph, head: &HeadSpec, freeze: Freeze) -> Result<Graft, Error> {
+        let cut = self.cut.as_deref();
+        if self.aux == Aux::Drop {
+            return Ok(network.graft(head, cut)?);
+        }
+        if freeze == Freeze::Backbone {
+            return Err(Error::AuxiliaryHeads(
+                "auxiliary heads help to train the layers before them, which are frozen: freeze nothing, or drop them",
+            ));
+        }
+        let graft = network.graft_with_aux(head, cut)?;
+        match graft.aux_heads.is_empty() {
+            true => {
+                Err(Error::AuxiliaryHeads("there are no auxiliary heads before the new one to be trained"))
+            }
+            false => Ok(graft),
+        }
+    }
+
+    /// The options of the loop.
+    pub fn fit_options(&self) -> FitOptions {
+        FitOptions {
+            epochs: self.epochs,
+            learning_rate: self.learning_rate,
+            batch_size: self.batch_size,
+            seed: self.seed,
+        }
+    }
+}
