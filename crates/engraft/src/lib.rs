@@ -64,7 +64,7 @@
 //! let network = pretrained.network()?;
 //! let head = HeadSpec { hidden_units: vec![64], classes: 2, dropout: 0.2 };
 //! let graft = network.graft(&head, None)?;
-//! assert_eq!(graft.report.to_string(), "classifier: Conv2d 512->1000 replaced by 512->64->2, dropout 0.2, after average pooling");
+//! assert_eq!(graft.report.to_string(), "classifier: Conv2d 512->1000 replaced by 512->64->2, dropout 0.2, after global average pooling");
 //!
 //! let state = pretrained.load(&network, None, 0, &mut |_event| {})?;
 //! let mut network = Device::default().engine()?.network(&network, state)?;
