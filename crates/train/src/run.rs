@@ -366,10 +366,11 @@ impl Run<'_> {
 
     /// Where the run rests, if it began before.
     fn rest(&self) -> Result<Option<Rest>, TrainError> {
-        let Some((snapshot, progress)) = self.folder.state()? else { return Ok(None) };
-        let best_state = match (&progress.best, self.folder.best()?) {
-            (Some(_), Some(best)) => {
-                let mut state = best.state;
+        let Some((snapshot, mut progress)) = self.folder.state()? else { return Ok(None) };
+        let best_state = match (&mut progress.best, self.folder.best()?) {
+            (Some(best), Some(Checkpoint { about, mut state })) => {
+                // A kill between the checkpoint and the state leaves that of a later epoch, with its own figures.
+                (best.epoch, best.valid) = (about.training.best_epoch, about.training.valid);
                 let of_rest = |spec: TensorSpec| state.remove(&spec.name).map(|tensor| (spec.name, tensor));
                 Some(self.rest.state().into_iter().filter_map(of_rest).collect())
             }
