@@ -1,25 +1,36 @@
 //! What an attention needs besides its projections: position biases, and which pixels form a window.
 
-use engraft_engine::relative_position_index;
+use engraft_engine::{EngineError, relative_position_index};
 use engraft_graph::{Attention, PositionBias, Windows};
 use engraft_kernels::TokenRows;
 
 /// What is added to the scores for the distance of two tokens, `[heads, tokens, tokens]`. `tensor` gives a tensor of the module.
-pub(crate) fn position_bias(op: &Attention, tensor: &mut dyn FnMut(&str) -> Vec<f32>) -> Option<Vec<f32>> {
+///
+/// # Errors
+/// Those of `tensor`.
+pub(crate) fn position_bias(
+    op: &Attention,
+    tensor: &mut dyn FnMut(&str) -> Result<Vec<f32>, EngineError>,
+) -> Result<Option<Vec<f32>>, EngineError> {
     let (window, table) = match op.position {
-        PositionBias::None => return None,
-        PositionBias::Table { window, .. } => (window, tensor("relative_position_bias_table")),
-        PositionBias::Network { window } => (window, network(op.heads, tensor)),
+        PositionBias::None => return Ok(None),
+        PositionBias::Table { window, .. } => (window, tensor("relative_position_bias_table")?),
+        PositionBias::Network { window } => (window, network(op.heads, tensor)?),
     };
     let index = relative_position_index(window);
     let of_head = |head| index.iter().map(move |entry| *entry as usize * op.heads + head);
-    Some((0..op.heads).flat_map(of_head).map(|place| table[place]).collect())
+    Ok(Some((0..op.heads).flat_map(of_head).map(|place| table[place]).collect()))
 }
 
 /// Swin V2's table of biases `[distances, heads]`: sixteen times the sigmoid of a small network (Liu et al. 2021, arXiv 2111.09883).
-fn network(heads: usize, tensor: &mut dyn FnMut(&str) -> Vec<f32>) -> Vec<f32> {
-    let coordinates = tensor("relative_coords_table");
-    let [weight, bias, out] = ["cpb_mlp.0.weight", "cpb_mlp.0.bias", "cpb_mlp.2.weight"].map(&mut *tensor);
+fn network(
+    heads: usize,
+    tensor: &mut dyn FnMut(&str) -> Result<Vec<f32>, EngineError>,
+) -> Result<Vec<f32>, EngineError> {
+    let coordinates = tensor("relative_coords_table")?;
+    let weight = tensor("cpb_mlp.0.weight")?;
+    let bias = tensor("cpb_mlp.0.bias")?;
+    let out = tensor("cpb_mlp.2.weight")?;
     let mut table = Vec::new();
     for place in coordinates.chunks(2) {
         let unit = |unit: usize| {
@@ -33,11 +44,13 @@ fn network(heads: usize, tensor: &mut dyn FnMut(&str) -> Vec<f32>) -> Vec<f32> {
             table.push((16.0 / (1.0 + (-sum).exp())) as f32);
         }
     }
-    table
+    Ok(table)
 }
 
 /// Which pixels of `[height, width]` form which window.
 pub(crate) struct WindowTable {
+    /// Of an image.
+    pub(crate) pixels: usize,
     /// Windows of an image.
     pub(crate) windows: usize,
     /// Tokens of a window.
@@ -81,6 +94,7 @@ pub(crate) fn window_table(windows: Windows, [height, width]: [usize; 2]) -> Win
     }
     let shifted = shift != [0, 0];
     WindowTable {
+        pixels: height * width,
         windows: padded[0] * padded[1] / (side * side),
         tokens: side * side,
         rows: TokenRows::new(rows, height * width),

@@ -1,11 +1,10 @@
 //! The engine: the CPU behind Engraft's interface.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 
 use engraft_engine::{Engine, EngineError, Network, Trainer, Training, take_floats};
-use engraft_graph::{Graph, Shape};
+use engraft_graph::Graph;
 use engraft_kernels::{Level, Pool, peak_flops};
 use engraft_tensor::{StateDict, Tensor};
 
@@ -52,11 +51,12 @@ impl CpuEngine {
     /// As [`Engine::network`], with what this engine can tell of the network besides.
     ///
     /// # Errors
-    /// When the state dict lacks a tensor of the graph, or has it in another shape.
+    /// When the state dict lacks a tensor of the graph, or has it in another shape, or the graph has an operation without a kernel.
     pub fn compile(&self, graph: &Graph, state: StateDict) -> Result<CpuNetwork, EngineError> {
         let graph = graph.without_aux();
         let tensors = take_floats(&graph, state)?;
-        Ok(CpuNetwork { level: self.level, pool: Arc::clone(&self.pool), graph, stage: Stage::New(tensors) })
+        let plan = Plan::new(self.level, &graph, tensors)?;
+        Ok(CpuNetwork { pool: Arc::clone(&self.pool), plan })
     }
 }
 
@@ -83,17 +83,10 @@ impl Engine for CpuEngine {
     }
 }
 
-/// A network on the CPU. The first input decides which kernels its layers get; inputs of other shapes run on them as well.
+/// A network on the CPU.
 pub struct CpuNetwork {
-    level: Level,
     pool: Arc<Pool>,
-    graph: Graph,
-    stage: Stage,
-}
-
-enum Stage {
-    New(HashMap<String, Vec<f32>>),
-    Compiled(Box<Plan>),
+    plan: Plan,
 }
 
 impl CpuNetwork {
@@ -102,8 +95,7 @@ impl CpuNetwork {
     /// # Errors
     /// When the shape does not fit the network.
     pub fn describe(&mut self, shape: &[usize]) -> Result<Profile, EngineError> {
-        let shapes = self.graph.shapes(shape)?;
-        self.compiled(&shapes).describe(shape)
+        self.plan.describe(shape)
     }
 
     /// Runs an input several times; returns the steps with the least time that each took.
@@ -111,37 +103,17 @@ impl CpuNetwork {
     /// # Errors
     /// When the input's shape does not fit the network.
     pub fn profile(&mut self, input: &Tensor) -> Result<Profile, EngineError> {
-        let shapes = self.graph.shapes(&input.shape)?;
-        let pool = Arc::clone(&self.pool);
-        self.compiled(&shapes).profile(&pool, input)
+        self.plan.profile(&self.pool, input)
     }
 
     /// Bytes of packed weights and of the buffers that passes have needed so far.
     pub fn memory_bytes(&self) -> usize {
-        match &self.stage {
-            Stage::New(tensors) => tensors.values().map(|values| size_of_val(&values[..])).sum(),
-            Stage::Compiled(plan) => plan.memory_bytes(),
-        }
-    }
-
-    /// The plan; made if there is none, for the shapes of its nodes.
-    fn compiled(&mut self, shapes: &[Shape]) -> &mut Plan {
-        if let Stage::New(tensors) = &mut self.stage {
-            let tensors = std::mem::take(tensors);
-            self.stage = Stage::Compiled(Box::new(Plan::new(self.level, &self.graph, shapes, tensors)));
-        }
-        match &mut self.stage {
-            Stage::Compiled(plan) => plan,
-            Stage::New(_) => unreachable!("it was compiled just now"),
-        }
+        self.plan.memory_bytes()
     }
 }
 
 impl Network for CpuNetwork {
     fn forward(&mut self, input: &Tensor) -> Result<Tensor, EngineError> {
-        // An input that does not fit must not decide anything.
-        let shapes = self.graph.shapes(&input.shape)?;
-        let pool = Arc::clone(&self.pool);
-        self.compiled(&shapes).run(&pool, input)
+        self.plan.run(&self.pool, input)
     }
 }

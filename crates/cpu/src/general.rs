@@ -1,15 +1,99 @@
-//! Operations that read their inputs by strides, whatever these are: rare ones, and broadcasts.
+//! Operations that have no kernel of their own: they read their inputs by strides, whatever these are.
 
 use engraft_graph::Op;
-use engraft_kernels::{Pool, strided_copy};
+use engraft_kernels::{Epilogue, Level, Matrix, PackedMatrix, Pool, Prologue, gemm, strided_copy};
 
+use crate::call::Strided;
+use crate::program::Combine;
 use crate::view::View;
 
+/// An operation that has no kernel of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum General {
+    Add,
+    Multiply,
+    MatMul,
+    Softmax {
+        axis: usize,
+    },
+    Mean {
+        axes: Vec<usize>,
+    },
+    /// Zeros behind the input's values, up to the output's shape.
+    Pad,
+    Roll {
+        shifts: Vec<isize>,
+        axes: Vec<usize>,
+    },
+}
+
 /// A tensor in a slice that begins with its first value.
-#[derive(Clone, Copy)]
 pub(crate) struct Operand<'a> {
     pub(crate) values: &'a [f32],
-    pub(crate) view: &'a View,
+    pub(crate) view: View,
+}
+
+/// As [`Operand`], to be written.
+pub(crate) struct Target<'a> {
+    pub(crate) values: &'a mut [f32],
+    pub(crate) view: View,
+}
+
+impl General {
+    /// An operation of a graph, if it is one of these.
+    pub(crate) fn of(op: &Op) -> Option<General> {
+        match op {
+            Op::MatMul => Some(General::MatMul),
+            Op::Softmax { axis } => Some(General::Softmax { axis: *axis }),
+            Op::Mean { axes } => Some(General::Mean { axes: axes.clone() }),
+            Op::PadToMultiple { .. } => Some(General::Pad),
+            Op::Roll { shifts, axes } => Some(General::Roll { shifts: shifts.clone(), axes: axes.clone() }),
+            _ => None,
+        }
+    }
+
+    /// Of values that are broadcast.
+    pub(crate) fn of_combine(by: Combine) -> General {
+        match by {
+            Combine::Add => General::Add,
+            Combine::Multiply => General::Multiply,
+        }
+    }
+
+    /// What it is called in a profile.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            General::Add => "sum, broadcast",
+            General::Multiply => "product of values, broadcast",
+            General::MatMul => "matrix product",
+            General::Softmax { .. } => "softmax",
+            General::Mean { .. } => "mean",
+            General::Pad => "padding",
+            General::Roll { .. } => "roll",
+        }
+    }
+
+    /// Multiplications followed by additions for an image.
+    pub(crate) fn multiply_adds(&self, inputs: &[Strided], to: &Strided) -> usize {
+        match (self, inputs) {
+            (General::MatMul, [a, ..]) => to.view.len() * a.view.shape.last().copied().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// Computes it. There are as many inputs as the operation has in the graph.
+    pub(crate) fn compute(&self, level: Level, pool: &Pool, inputs: &[Operand<'_>], to: Target<'_>) {
+        match (self, inputs) {
+            (General::Add, [a, b]) => combine([a, b], to, |a, b| a + b),
+            (General::Multiply, [a, b]) => combine([a, b], to, |a, b| a * b),
+            (General::MatMul, [a, b]) => matmul(level, pool, a, b, to),
+            (General::Softmax { axis }, [x]) => softmax(x, *axis, to),
+            (General::Mean { axes }, [x]) => mean(x, axes, to),
+            (General::Pad, [x]) => pad(pool, x, to),
+            (General::Roll { shifts, axes }, [x]) => roll(x, shifts, axes, to),
+            _ => debug_assert!(false, "{} of {} values", self.name(), inputs.len()),
+        }
+    }
 }
 
 /// Calls `visit` with the places of all values of a shape within tensors of these strides, in the order of `shape`'s axes.
@@ -44,100 +128,95 @@ pub(crate) fn for_each<const N: usize>(
     }
 }
 
-/// Copies values to another place; both views have the same shape.
-pub(crate) fn copy(pool: &Pool, input: Operand<'_>, output: &mut [f32], to: &View) {
+/// Copies values to another place; the input is broadcast to the output's shape.
+pub(crate) fn copy(pool: &Pool, input: &Operand<'_>, to: Target<'_>) {
+    let from = input.view.broadcast(&to.view.shape);
     // In the order in which the output lies, wherever its batch is.
-    let mut order: Vec<usize> = (0..to.shape.len()).collect();
-    order.sort_by_key(|axis| std::cmp::Reverse(to.strides[*axis]));
-    let (to, from) = (to.permuted(&order), input.view.permuted(&order));
-    strided_copy(pool, &to.shape, (input.values, &from.strides), (output, &to.strides));
+    let mut order: Vec<usize> = (0..to.view.shape.len()).collect();
+    order.sort_by_key(|axis| std::cmp::Reverse(to.view.strides[*axis]));
+    let (view, from) = (to.view.permuted(&order), from.permuted(&order));
+    strided_copy(pool, &view.shape, (input.values, &from.strides), (to.values, &view.strides));
 }
 
-/// Computes an operation that has no kernel of its own.
-pub(crate) fn compute(pool: &Pool, op: &Op, inputs: &[Operand<'_>], output: &mut [f32], to: &View) {
-    match op {
-        Op::Add => combine(inputs, output, to, |a, b| a + b),
-        Op::Mul => combine(inputs, output, to, |a, b| a * b),
-        Op::MatMul => matmul(inputs, output, to),
-        Op::Softmax { axis } => softmax(inputs[0], *axis, output, to),
-        Op::Mean { axes } => mean(inputs[0], axes, output, to),
-        Op::PadToMultiple { .. } => {
-            for_each(&to.shape, [&to.strides], |[to]| output[to] = 0.0);
-            let inner = View { shape: inputs[0].view.shape.clone(), ..to.clone() };
-            copy(pool, inputs[0], output, &inner);
-        }
-        Op::Roll { shifts, axes } => roll(inputs[0], shifts, axes, output, to),
-        other => unreachable!("{} has a kernel, or moves nothing", other.name()),
-    }
+fn combine(inputs: [&Operand<'_>; 2], to: Target<'_>, f: impl Fn(f32, f32) -> f32) {
+    let order = to.view.order();
+    let view = to.view.permuted(&order);
+    let [a, b] = inputs.map(|x| (x.values, x.view.broadcast(&to.view.shape).permuted(&order).strides));
+    for_each(&view.shape, [&a.1, &b.1, &view.strides], |[i, j, at]| to.values[at] = f(a.0[i], b.0[j]));
 }
 
-fn combine(inputs: &[Operand<'_>], output: &mut [f32], to: &View, f: impl Fn(f32, f32) -> f32) {
-    let order = to.order();
-    let to = to.permuted(&order);
-    let [a, b] = [inputs[0], inputs[1]].map(|x| (x.values, ordered_broadcast(x.view, &to, &order)));
-    for_each(&to.shape, [&a.1, &b.1, &to.strides], |[i, j, to]| output[to] = f(a.0[i], b.0[j]));
+/// Over the last two axes, a matrix of the axes before them after the other.
+fn matmul(level: Level, pool: &Pool, a: &Operand<'_>, b: &Operand<'_>, to: Target<'_>) {
+    let outer = to.view.shape.len() - 2;
+    let [m, n] = [to.view.shape[outer], to.view.shape[outer + 1]];
+    let k = a.view.shape[outer + 1];
+    let [strides_a, strides_b, strides_to] = [&a.view.strides, &b.view.strides, &to.view.strides];
+    let [rows, mut result] = [m * k, m * n].map(|values| vec![0.0; values]);
+    let mut rows = rows;
+    for_each(
+        &to.view.shape[..outer],
+        [&strides_a[..outer], &strides_b[..outer], &strides_to[..outer]],
+        |[from_a, from_b, at]| {
+            let of_b = |row: usize, column: usize| {
+                b.values[from_b + row * strides_b[outer] + column * strides_b[outer + 1]]
+            };
+            let b = PackedMatrix::new(level, k, n, of_b);
+            for (i, value) in rows.iter_mut().enumerate() {
+                let (row, column) = (i / k, i % k);
+                *value = a.values[from_a + row * strides_a[outer] + column * strides_a[outer + 1]];
+            }
+            let a = Matrix { values: &rows, stride: k };
+            gemm(pool, m, a, Prologue::None, &b, Epilogue::default(), &mut result, n);
+            for (i, value) in result.iter().enumerate() {
+                let (row, column) = (i / n, i % n);
+                to.values[at + row * strides_to[outer] + column * strides_to[outer + 1]] = *value;
+            }
+        },
+    );
 }
 
-/// The strides of an operand that is broadcast to the output, in the output's order.
-fn ordered_broadcast(view: &View, ordered: &View, order: &[usize]) -> Vec<usize> {
-    let mut shape = vec![0; order.len()];
-    order.iter().enumerate().for_each(|(i, axis)| shape[*axis] = ordered.shape[i]);
-    view.broadcast(&shape).permuted(order).strides
-}
-
-fn matmul(inputs: &[Operand<'_>], output: &mut [f32], to: &View) {
-    let (a, b) = (inputs[0], inputs[1]);
-    let axes = to.shape.len();
-    let inner = a.view.shape[axes - 1];
-    let (row, column) = (axes - 2, axes - 1);
-    // The sum runs along `a`'s last axis and `b`'s last but one; neither is an axis of the output.
-    let mut strides_a = a.view.strides.clone();
-    strides_a[column] = 0;
-    let mut strides_b = b.view.strides.clone();
-    strides_b[row] = 0;
-    let (step_a, step_b) = (a.view.strides[column], b.view.strides[row]);
-    for_each(&to.shape, [&strides_a, &strides_b, &to.strides], |[i, j, to]| {
-        let term = |k| a.values[i + k * step_a] * b.values[j + k * step_b];
-        output[to] = (0..inner).map(term).sum();
-    });
-}
-
-fn softmax(x: Operand<'_>, axis: usize, output: &mut [f32], to: &View) {
-    let mut shape = to.shape.clone();
+fn softmax(x: &Operand<'_>, axis: usize, to: Target<'_>) {
+    let mut shape = to.view.shape.clone();
     let size = std::mem::replace(&mut shape[axis], 1);
-    let (step, step_to) = (x.view.strides[axis], to.strides[axis]);
-    for_each(&shape, [&x.view.strides, &to.strides], |[from, to]| {
-        let at = |i| x.values[from + i * step];
-        let largest = (0..size).map(at).fold(f32::NEG_INFINITY, f32::max);
-        let sum: f32 = (0..size).map(|i| (at(i) - largest).exp()).sum();
+    let (step, step_to) = (x.view.strides[axis], to.view.strides[axis]);
+    for_each(&shape, [&x.view.strides, &to.view.strides], |[from, at]| {
+        let value = |i| x.values[from + i * step];
+        let largest = (0..size).map(value).fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = (0..size).map(|i| (value(i) - largest).exp()).sum();
         for i in 0..size {
-            output[to + i * step_to] = (at(i) - largest).exp() / sum;
+            to.values[at + i * step_to] = (value(i) - largest).exp() / sum;
         }
     });
 }
 
-fn mean(x: Operand<'_>, axes: &[usize], output: &mut [f32], to: &View) {
+fn mean(x: &Operand<'_>, axes: &[usize], to: Target<'_>) {
     let shape = &x.view.shape;
     let count: usize = axes.iter().map(|axis| shape[*axis]).product();
     let mut strides = vec![0; shape.len()];
     let kept = (0..shape.len()).filter(|axis| !axes.contains(axis));
-    kept.zip(&to.strides).for_each(|(axis, stride)| strides[axis] = *stride);
-    for_each(&to.shape, [&to.strides], |[to]| output[to] = 0.0);
-    for_each(shape, [&x.view.strides, &strides], |[from, to]| output[to] += x.values[from]);
-    for_each(&to.shape, [&to.strides], |[to]| output[to] /= count as f32);
+    kept.zip(&to.view.strides).for_each(|(axis, stride)| strides[axis] = *stride);
+    for_each(&to.view.shape, [&to.view.strides], |[at]| to.values[at] = 0.0);
+    for_each(shape, [&x.view.strides, &strides], |[from, at]| to.values[at] += x.values[from]);
+    for_each(&to.view.shape, [&to.view.strides], |[at]| to.values[at] /= count as f32);
 }
 
-fn roll(x: Operand<'_>, shifts: &[isize], axes: &[usize], output: &mut [f32], to: &View) {
-    let shape = &to.shape;
+fn pad(pool: &Pool, x: &Operand<'_>, to: Target<'_>) {
+    for_each(&to.view.shape, [&to.view.strides], |[at]| to.values[at] = 0.0);
+    let inner = View { shape: x.view.shape.clone(), ..to.view };
+    copy(pool, x, Target { values: to.values, view: inner });
+}
+
+fn roll(x: &Operand<'_>, shifts: &[isize], axes: &[usize], to: Target<'_>) {
+    let shape = &to.view.shape;
     let mut index = vec![0; shape.len()];
-    for_each(shape, [&to.strides], |[to]| {
+    for_each(shape, [&to.view.strides], |[at]| {
         let mut from = 0;
         for (axis, size) in shape.iter().enumerate() {
             let shift = axes.iter().position(|rolled| *rolled == axis).map_or(0, |i| shifts[i]);
             let place = (index[axis] as isize - shift).rem_euclid(*size as isize) as usize;
             from += place * x.view.strides[axis];
         }
-        output[to] = x.values[from];
+        to.values[at] = x.values[from];
         for axis in (0..shape.len()).rev() {
             index[axis] += 1;
             if index[axis] < shape[axis] {

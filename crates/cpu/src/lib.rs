@@ -17,16 +17,19 @@
 //! ```
 
 mod attention;
+mod call;
 mod engine;
 mod execute;
-mod fuse;
 mod general;
 mod group;
-mod layer;
 mod lower;
 mod memory;
+mod pack;
 mod plan;
 mod profile;
+mod program;
+mod rewrite;
+mod translate;
 mod view;
 
 pub use engine::{CpuEngine, CpuNetwork, default_threads};

@@ -1,53 +1,34 @@
-//! From operations to steps: where every value lies, for inputs of one shape.
+//! From operations to calls: where every value lies, for inputs of one size.
+//!
+//! What operations differ in is how their inputs must lie: in rows, as images whose channels lie last, or in any way. A value that lies
+//! otherwise is copied.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use engraft_graph::{Graph, Node, Op, Shape, Windows};
-use engraft_kernels::aliases;
+use engraft_engine::EngineError;
+use engraft_graph::{Graph, Shape};
+use engraft_kernels::{MapsShape, Window, aliases};
 
-use crate::attention::{WindowTable, window_table};
-use crate::fuse::{Before, Kind, Operation, Value};
+use crate::attention::window_table;
+use crate::call::{At, Call, Maps, Rows, Scale, Strided, Tokens, Windows};
+use crate::general::General;
+use crate::pack::{Kernel, Packed, Reads};
+use crate::program::{Axis, Plain, Pooling, See, Value};
 use crate::view::{Place, View};
 
-/// The steps of a plan, and the buffers that they write.
+/// The calls of a plan, and the buffers that they write.
 pub(crate) struct Lowered {
     pub(crate) steps: Vec<Step>,
-    /// Values in each buffer.
+    /// Values of an image in each buffer.
     pub(crate) buffers: Vec<usize>,
-    pub(crate) output: View,
+    pub(crate) output: Strided,
 }
 
-/// One kernel's call.
+/// A call, and the operation whose it is.
 pub(crate) struct Step {
-    pub(crate) work: Work,
-    pub(crate) inputs: Vec<View>,
-    /// Is added to the result; as the output, but for its strides.
-    pub(crate) residual: Option<View>,
-    pub(crate) output: View,
-    /// Where [`Operation::means`] go.
-    pub(crate) means: Option<View>,
-    /// Its place among the steps of a plan.
-    pub(crate) number: usize,
-}
-
-impl Step {
-    /// All that it reads and writes.
-    pub(crate) fn views(&self) -> impl Iterator<Item = &View> {
-        self.inputs.iter().chain(&self.residual).chain([&self.output]).chain(&self.means)
-    }
-}
-
-/// What a step does.
-pub(crate) enum Work {
-    /// The network's input, from an image on, to where the first operation reads it.
-    Input { first_image: usize },
-    /// The same values in another place.
-    Copy,
-    /// The operation of this number.
-    Operation(usize),
-    /// The attention of this operation, within windows.
-    Windows(usize, Arc<WindowTable>),
+    pub(crate) operation: usize,
+    pub(crate) call: Call,
 }
 
 /// Values of a cache line.
@@ -56,47 +37,65 @@ const CACHE_LINE: usize = 16;
 /// The axes of an image, channels last.
 const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
 
-/// Finds a place for every value.
-pub(crate) fn lower(graph: &Graph, shapes: &[Shape], operations: &[Operation]) -> Lowered {
+/// Finds a place for every value. `shapes` are those of the values for a batch of `images`, of which each can be computed apart.
+///
+/// # Errors
+/// When values that are alike in the network's own images are not for this input.
+pub(crate) fn lower(
+    graph: &Graph,
+    operations: &[Packed],
+    output: Value,
+    shapes: &[Shape],
+    images: usize,
+) -> Result<Lowered, EngineError> {
     let mut lowering = Lowering {
-        nodes: graph.nodes(),
+        graph,
         shapes,
+        images,
         values: HashMap::new(),
         planned: HashMap::new(),
-        lowered: Lowered {
-            steps: Vec::new(),
-            buffers: Vec::new(),
-            output: View { place: Place::Buffer(0), offset: 0, shape: Vec::new(), strides: Vec::new() },
-        },
+        steps: Vec::new(),
+        buffers: Vec::new(),
+        operation: 0,
+        node: 0,
     };
     lowering.place_concatenations(operations);
     for (number, operation) in operations.iter().enumerate() {
-        let output = lowering.operation(number, operation);
-        lowering.values.insert(operation.output, output);
+        (lowering.operation, lowering.node) = (number, operation.node);
+        let place = lowering.operation(operation)?;
+        lowering.values.insert(operation.output, place);
     }
-    lowering.lowered.output = lowering.values[&graph.output().0].clone();
-    lowering.lowered
+    let output = lowering.strided(&lowering.values[&output]);
+    let buffers = lowering.buffers.iter().map(|values| values / images).collect();
+    Ok(Lowered { steps: lowering.steps, buffers, output })
 }
 
 struct Lowering<'a> {
-    nodes: &'a [Node],
+    graph: &'a Graph,
     shapes: &'a [Shape],
+    /// Of the batch that the shapes are for.
+    images: usize,
     values: HashMap<Value, View>,
     /// Values that are computed right where a concatenation has them.
     planned: HashMap<Value, View>,
-    lowered: Lowered,
+    steps: Vec<Step>,
+    /// Values of the whole batch in each.
+    buffers: Vec<usize>,
+    /// The operation that is being lowered, and its node.
+    operation: usize,
+    node: usize,
 }
 
 impl Lowering<'_> {
     /// Gives the inputs of concatenations their part of the result, the outermost concatenation first.
-    fn place_concatenations(&mut self, operations: &[Operation]) {
-        let computed: HashMap<Value, &Operation> =
+    fn place_concatenations(&mut self, operations: &[Packed]) {
+        let computed: HashMap<Value, &Packed> =
             operations.iter().map(|operation| (operation.output, operation)).collect();
         for operation in operations.iter().rev() {
-            let Op::Concat { axis } = self.nodes[operation.node].op else { continue };
-            let shape = &self.shapes[operation.node];
+            let Kernel::Plain(Plain::Concat { inputs, axis }) = &operation.kernel else { continue };
+            let shape = &self.shapes[operation.output];
             let innermost = if shape.len() == 4 { 1 } else { shape.len() - 1 };
-            if axis != innermost || operation.kind != Kind::Other {
+            if *axis != innermost {
                 continue;
             }
             let order = natural_or_channels_last(shape.len());
@@ -106,11 +105,11 @@ impl Lowering<'_> {
             };
             self.planned.insert(operation.output, whole.clone());
             let mut start = 0;
-            for input in &operation.inputs {
-                let size = self.shapes[*input][axis];
-                let part = whole.narrowed(axis, start, size);
+            for input in inputs {
+                let size = self.shapes[*input][*axis];
+                let part = whole.narrowed(*axis, start, size);
                 start += size;
-                let is_computed = computed.get(input).is_some_and(|operation| self.is_computed(operation));
+                let is_computed = computed.get(input).is_some_and(|operation| is_computed(operation));
                 if is_computed && !self.planned.contains_key(input) {
                     self.planned.insert(*input, part);
                 }
@@ -118,14 +117,9 @@ impl Lowering<'_> {
         }
     }
 
-    /// Whether an operation computes its output, instead of seeing its input in another way.
-    fn is_computed(&self, operation: &Operation) -> bool {
-        operation.kind != Kind::Other || !self.nodes[operation.node].op.computes_nothing()
-    }
-
     fn dense(&mut self, shape: &[usize], order: &[usize]) -> View {
-        self.lowered.buffers.push(shape.iter().product());
-        View::dense(Place::Buffer(self.lowered.buffers.len() - 1), shape, order)
+        self.buffers.push(shape.iter().product());
+        View::dense(Place::Buffer(self.buffers.len() - 1), shape, order)
     }
 
     /// As [`dense`](Self::dense), but rows whose beginnings would share a place of the cache are further apart.
@@ -141,262 +135,430 @@ impl Lowering<'_> {
         View { shape: shape.to_vec(), ..view }
     }
 
-    /// Where an operation writes a value of this shape, whose axes lie in this order unless a concatenation has a place for it.
-    /// The second view is that place, if the operation cannot write there because it reads the same buffer.
-    fn output(
-        &mut self,
-        operation: &Operation,
-        shape: &[usize],
-        order: &[usize],
-        reads: &[&View],
-    ) -> (View, Option<View>) {
-        let is_product = matches!(operation.kind, Kind::Conv | Kind::Linear);
-        let Some(planned) = self.planned.get(&operation.output) else {
-            let view = if is_product { self.spaced(shape, order) } else { self.dense(shape, order) };
-            return (view, None);
-        };
-        let planned = match &operation.axes {
-            Some(axes) => planned.permuted(&inverse(axes)),
-            None => planned.clone(),
-        };
-        if reads.iter().any(|view| view.place == planned.place) || planned.order() != order {
-            return (self.dense(shape, order), Some(planned));
-        }
-        (planned, None)
-    }
-
-    fn push(&mut self, work: Work, inputs: Vec<View>, residual: Option<View>, output: View) {
-        let number = self.lowered.steps.len();
-        self.lowered.steps.push(Step { work, inputs, residual, output, means: None, number });
+    fn push(&mut self, call: Call) {
+        self.steps.push(Step { operation: self.operation, call });
     }
 
     /// The values of a view in a buffer of their own.
     fn copied(&mut self, view: &View, order: &[usize]) -> View {
         let copy = self.dense(&view.shape, order);
-        self.push(Work::Copy, vec![view.clone()], None, copy.clone());
+        self.copy(view, &copy);
         copy
     }
 
-    /// The view, or a copy of it that lies channels last.
-    fn maps(&mut self, view: View) -> View {
-        if view.pixel_stride().is_some() { view } else { self.copied(&view, &CHANNELS_LAST) }
+    fn copy(&mut self, from: &View, to: &View) {
+        let (from, to) = (self.strided(from), self.strided(to));
+        self.push(Call::Copy { from, to });
     }
 
-    /// The view, or a copy of it whose last axis lies side by side.
-    fn rows(&mut self, view: View) -> View {
-        if view.row_stride().is_some() { view } else { self.copied(&view, &natural(view.shape.len())) }
-    }
-
-    fn input(&self, operation: &Operation, number: usize) -> View {
-        self.values[&operation.inputs[number]].clone()
-    }
-
-    /// Appends the steps of an operation; returns where its output is.
-    fn operation(&mut self, number: usize, operation: &Operation) -> View {
-        let node = operation.node;
-        match (operation.kind, &self.nodes[node].op) {
-            (Kind::Conv | Kind::Affine, _) => self.image_operation(number, operation),
-            (Kind::Linear | Kind::Qkv | Kind::Projection, _) => self.row_operation(number, operation),
-            (Kind::Attend, Op::Attention(attention)) => self.attend(number, operation, attention.windows),
-            (_, Op::Input) => self.network_input(operation),
-            (_, Op::Parameter { .. }) => {
-                let shape = &self.shapes[node];
-                View::dense(Place::Constant(node), shape, &natural(shape.len()))
-            }
-            (_, Op::Identity | Op::Dropout { .. } | Op::StochasticDepth { .. }) => self.input(operation, 0),
-            (_, Op::PadToMultiple { .. }) if self.shapes[node] == self.shapes[operation.inputs[0]] => {
-                self.input(operation, 0)
-            }
-            (_, Op::Permute { axes }) => self.input(operation, 0).permuted(axes),
-            (_, Op::Chunk { axis, index, .. }) => {
-                let size = self.shapes[node][*axis];
-                self.input(operation, 0).narrowed(*axis, index * size, size)
-            }
-            (_, Op::Select { axis, index }) => self.input(operation, 0).selected(*axis, *index),
-            (_, Op::ExpandBatch) => self.input(operation, 0).broadcast(&self.shapes[node]),
-            (_, Op::Flatten { .. } | Op::Reshape { .. }) => self.reshape(operation),
-            (_, Op::Concat { axis }) => self.concat(operation, *axis),
-            (
-                _,
-                Op::MaxPool2d(_)
-                | Op::AvgPool2d { .. }
-                | Op::AdaptiveAvgPool2d { .. }
-                | Op::LayerNorm2d { .. },
-            ) => self.image_operation(number, operation),
-            (_, Op::LayerNorm { .. }) => self.row_operation(number, operation),
-            (_, Op::Mean { axes }) if self.shapes[operation.inputs[0]].len() == 4 && axes[..] == [2, 3] => {
-                self.image_mean(number, operation)
-            }
-            (_, Op::Softmax { axis }) if axis + 1 == self.shapes[node].len() => {
-                self.row_operation(number, operation)
-            }
-            (_, Op::Activation { .. }) => self.activation(number, operation),
-            _ => self.general(number, operation),
-        }
-    }
-
-    /// A function of single values, whose kernel wants rows, whichever axes these are.
-    fn activation(&mut self, number: usize, operation: &Operation) -> View {
-        let input = self.input(operation, 0);
-        let order = input.order();
-        let rows = input.permuted(&order).row_stride().is_some();
-        let input = if rows { input } else { self.copied(&input, &order) };
-        let shape = self.shapes[operation.node].clone();
-        self.finish(number, operation, vec![input], &shape, &order)
-    }
-
-    fn network_input(&mut self, operation: &Operation) -> View {
-        let shape = &self.shapes[operation.node];
-        let output = self.dense(shape, &natural_or_channels_last(shape.len()));
-        self.push(Work::Input { first_image: 0 }, Vec::new(), None, output.clone());
-        output
-    }
-
-    /// An operation from image to image.
-    fn image_operation(&mut self, number: usize, operation: &Operation) -> View {
-        let input = self.input(operation, 0);
-        let input = self.maps(input);
-        let mut inputs = vec![input];
-        if let Before::Scale(gate) = operation.before {
-            let gate = self.values[&gate].clone();
-            inputs.push(self.maps(gate));
-        }
-        let shape = self.shapes[operation.node].clone();
-        self.finish(number, operation, inputs, &shape, &CHANNELS_LAST)
-    }
-
-    /// An operation on rows of features.
-    fn row_operation(&mut self, number: usize, operation: &Operation) -> View {
-        let mut shape = self.shapes[operation.node].clone();
-        let input = self.input(operation, 0);
-        let input = match operation.before {
-            Before::Flattened(_) if input.pixel_stride() == Some(input.shape[1]) => input,
-            Before::Flattened(_) => self.copied(&input, &CHANNELS_LAST),
-            _ => self.rows(input),
+    /// As an operand of any strides.
+    fn strided(&self, view: &View) -> Strided {
+        let repeated = view.shape.first() == Some(&self.images) && view.strides[0] == 0;
+        let has_batch = match view.place {
+            Place::Buffer(_) => true,
+            Place::Constant(_) => self.images > 1 && repeated,
         };
-        if operation.kind == Kind::Qkv {
-            // Queries, keys and values side by side.
-            *shape.last_mut().unwrap_or(&mut 0) *= 3;
+        let mut of_image = view.clone();
+        if has_batch && self.images > 1 {
+            of_image.shape[0] /= self.images;
         }
-        let order = natural(shape.len());
-        self.finish(number, operation, vec![input], &shape, &order)
+        let image = if has_batch && self.images > 1 { view.strides[0] } else { 0 };
+        Strided { at: At { place: view.place, offset: view.offset, image }, view: of_image, has_batch }
     }
 
-    /// The step itself, with its residual, and a copy if the output must be elsewhere.
+    /// A view that lies in rows of its last axis.
+    fn as_rows(&self, view: &View) -> Option<Rows> {
+        let stride = view.row_stride()?;
+        let columns = view.shape.last().copied().unwrap_or(1);
+        Some(self.of_rows(view, columns, stride))
+    }
+
+    /// The pixels of a view that lies channels last, as rows.
+    fn as_pixels(&self, view: &View) -> Option<Rows> {
+        Some(self.of_rows(view, *view.shape.get(1)?, view.pixel_stride()?))
+    }
+
+    fn of_rows(&self, view: &View, columns: usize, stride: usize) -> Rows {
+        let rows = view.len() / columns.max(1) / self.images;
+        Rows { at: self.at(view, rows * stride), rows, columns, stride }
+    }
+
+    fn as_maps(&self, view: &View) -> Option<Maps> {
+        let stride = view.pixel_stride()?;
+        let &[batch, channels, height, width] = &view.shape[..] else { return None };
+        let shape = MapsShape { batch: batch / self.images, height, width, channels };
+        Some(Maps { at: self.at(view, shape.pixels() * stride), shape, stride })
+    }
+
+    fn at(&self, view: &View, image: usize) -> At {
+        At { place: view.place, offset: view.offset, image }
+    }
+
+    fn other_shapes(&self) -> EngineError {
+        let node = self.graph.nodes()[self.node].describe();
+        EngineError::OtherShapes { node, input: self.graph.input().to_vec() }
+    }
+
+    /// # Errors
+    /// Unless shapes are alike as they are in the network's own images.
+    fn require(&self, alike: bool) -> Result<(), EngineError> {
+        if alike { Ok(()) } else { Err(self.other_shapes()) }
+    }
+
+    /// A value as an image that lies channels last, copied if it does not.
+    fn maps(&mut self, value: Value) -> Result<Maps, EngineError> {
+        let view = self.values[&value].clone();
+        self.require(view.shape.len() == 4)?;
+        let view = if view.pixel_stride().is_some() { view } else { self.copied(&view, &CHANNELS_LAST) };
+        self.as_maps(&view).ok_or_else(|| self.other_shapes())
+    }
+
+    /// A value as rows along the last axis of an order of its axes, copied if it does not lie so.
+    fn rows(&mut self, value: Value, order: &[usize]) -> Result<Rows, EngineError> {
+        let view = self.values[&value].clone();
+        let lies_so = view.permuted(order).row_stride().is_some();
+        let view = if lies_so { view } else { self.copied(&view, order) };
+        self.as_rows(&view.permuted(order)).ok_or_else(|| self.other_shapes())
+    }
+
+    /// What is added to a result whose axes lie in an order.
+    fn residual(
+        &mut self,
+        residual: Option<Value>,
+        output: Value,
+        order: &[usize],
+    ) -> Result<Option<Rows>, EngineError> {
+        let Some(residual) = residual else { return Ok(None) };
+        self.require(self.shapes[residual] == self.shapes[output])?;
+        self.rows(residual, order).map(Some)
+    }
+
+    /// Where a value is written whose axes lie in this order unless a concatenation has a place for it. The second view is that place, if
+    /// the value cannot be written there because what it is computed from is in the same buffer.
+    fn place(
+        &mut self,
+        value: Value,
+        order: &[usize],
+        spaced: bool,
+        reads: &[Place],
+    ) -> (View, Option<View>) {
+        let shape = self.shapes[value].clone();
+        let Some(planned) = self.planned.get(&value).cloned() else {
+            let view = if spaced { self.spaced(&shape, order) } else { self.dense(&shape, order) };
+            return (view, None);
+        };
+        if reads.contains(&planned.place) || planned.order() != order {
+            return (self.dense(&shape, order), Some(planned));
+        }
+        (planned, None)
+    }
+
+    /// Appends the call that computes a value, and a copy if it must be elsewhere; returns where it is.
     fn finish(
         &mut self,
-        number: usize,
-        operation: &Operation,
-        inputs: Vec<View>,
-        shape: &[usize],
-        order: &[usize],
-    ) -> View {
-        let residual = operation.residual.map(|residual| {
-            let view = self.values[&residual].clone();
-            let view = match &operation.axes {
-                Some(axes) => view.permuted(&inverse(axes)),
-                None => view,
-            };
-            let lies_as_output = view.permuted(order).row_stride().is_some();
-            if lies_as_output { view } else { self.copied(&view, order) }
-        });
-        let reads: Vec<&View> = inputs.iter().chain(&residual).collect();
-        let (output, elsewhere) = self.output(operation, shape, order, &reads);
-        self.push(Work::Operation(number), inputs, residual, output.clone());
-        if let Some(value) = operation.means {
-            let means = self.dense(&self.shapes[value].clone(), &CHANNELS_LAST);
-            self.values.insert(value, means.clone());
-            if let Some(step) = self.lowered.steps.last_mut() {
-                step.means = Some(means);
-            }
-        }
-        let output = match elsewhere {
+        value: Value,
+        (place, elsewhere): (View, Option<View>),
+        call: Option<Call>,
+    ) -> Result<View, EngineError> {
+        let call = call.ok_or_else(|| self.other_shapes())?;
+        self.push(call);
+        debug_assert_eq!(place.shape, self.shapes[value]);
+        Ok(match elsewhere {
             Some(planned) => {
-                self.push(Work::Copy, vec![output], None, planned.clone());
+                self.copy(&place, &planned);
                 planned
             }
-            None => output,
-        };
-        match &operation.axes {
-            Some(axes) => output.permuted(axes),
-            None => output,
+            None => place,
+        })
+    }
+
+    /// Appends the calls of an operation; returns where its output is.
+    fn operation(&mut self, operation: &Packed) -> Result<View, EngineError> {
+        let value = operation.output;
+        let axes = self.shapes[value].len();
+        match &operation.kernel {
+            Kernel::Product { layer, reads, input, residual } => {
+                let order = match reads {
+                    Reads::Pixels | Reads::Scaled(_) => CHANNELS_LAST.to_vec(),
+                    Reads::Rows | Reads::Images { .. } => natural(axes),
+                };
+                let x = match reads {
+                    Reads::Images { channels } => self.images_as_rows(*input, *channels)?,
+                    Reads::Rows | Reads::Pixels | Reads::Scaled(_) => self.rows(*input, &order)?,
+                };
+                let scale = match reads {
+                    Reads::Scaled(gate) => Some(self.scale(*gate, *input)?),
+                    Reads::Rows | Reads::Pixels | Reads::Images { .. } => None,
+                };
+                let residual = self.residual(*residual, value, &order)?;
+                let mut read = vec![x.at.place];
+                read.extend(scale.map(|scale| scale.values.at.place));
+                read.extend(residual.map(|residual| residual.at.place));
+                let place = self.place(value, &order, true, &read);
+                let to = self.as_rows(&place.0.permuted(&order));
+                let layer = Arc::clone(layer);
+                let call = to.map(|to| Call::Product { layer, x, scale, residual, to });
+                self.finish(value, place, call)
+            }
+            Kernel::Winograd { layer, input, residual } => {
+                let (x, residual, place, to) = self.convolution(value, *input, *residual)?;
+                let layer = Arc::clone(layer);
+                self.finish(value, place, to.map(|to| Call::Winograd { layer, x, residual, to }))
+            }
+            Kernel::Conv { layer, input, residual } => {
+                let (x, residual, place, to) = self.convolution(value, *input, *residual)?;
+                let layer = Arc::clone(layer);
+                self.finish(value, place, to.map(|to| Call::Conv { layer, x, residual, to }))
+            }
+            Kernel::Depthwise { layer, input, residual, means } => {
+                let (x, residual, place, to) = self.convolution(value, *input, *residual)?;
+                let means = match means {
+                    Some(means) => Some(self.means(*means, value)?),
+                    None => None,
+                };
+                let layer = Arc::clone(layer);
+                let call = to.map(|to| Call::Depthwise { layer, x, residual, to, means });
+                self.finish(value, place, call)
+            }
+            Kernel::Affine { layer, axis, input } => {
+                let channels = self.shapes[value].get(*axis).copied();
+                self.require(channels == Some(layer.affine.scale.len()))?;
+                let mut order = natural(axes);
+                order.remove(*axis);
+                order.push(*axis);
+                let x = self.rows(*input, &order)?;
+                let place = self.place(value, &order, false, &[x.at.place]);
+                let to = self.as_rows(&place.0.permuted(&order));
+                let layer = Arc::clone(layer);
+                self.finish(value, place, to.map(|to| Call::Affine { layer, x, to }))
+            }
+            Kernel::Norm { layer, over, input } => {
+                let order = match over {
+                    Axis::Last => natural(axes),
+                    Axis::Channels => CHANNELS_LAST.to_vec(),
+                };
+                let x = self.rows(*input, &order)?;
+                let place = self.place(value, &order, false, &[x.at.place]);
+                let to = self.as_rows(&place.0.permuted(&order));
+                let layer = Arc::clone(layer);
+                self.finish(value, place, to.map(|to| Call::Norm { layer, x, to }))
+            }
+            Kernel::Attend { layer, windows, qkv } => {
+                let order = natural(axes);
+                let x = self.rows(*qkv, &order)?;
+                let tokens = match windows {
+                    None => Tokens::Groups(self.shapes[value][axes - 2]),
+                    Some(windows) => {
+                        let &[_, height, width, _] = &self.shapes[value][..] else {
+                            return Err(self.other_shapes());
+                        };
+                        Tokens::Windows(Arc::new(window_table(*windows, [height, width])))
+                    }
+                };
+                let place = self.place(value, &order, false, &[x.at.place]);
+                let to = self.as_rows(&place.0);
+                let layer = Arc::clone(layer);
+                self.finish(value, place, to.map(|to| Call::Attend { layer, tokens, x, to }))
+            }
+            Kernel::Plain(plain) => self.plain(operation.node, value, plain),
         }
     }
 
-    /// The mean over height and width, which are removed.
-    fn image_mean(&mut self, number: usize, operation: &Operation) -> View {
-        let input = self.input(operation, 0);
-        let input = self.maps(input);
-        let shape = self.shapes[operation.node].clone();
-        let with_pixel = [shape[0], shape[1], 1, 1];
-        let output = self.dense(&with_pixel, &CHANNELS_LAST);
-        self.push(Work::Operation(number), vec![input], None, output.clone());
-        View { shape, strides: output.strides[..2].to_vec(), ..output }
+    fn plain(&mut self, node: usize, value: Value, plain: &Plain) -> Result<View, EngineError> {
+        let shape = self.shapes[value].clone();
+        match plain {
+            Plain::Input => {
+                let view = self.dense(&shape, &natural_or_channels_last(shape.len()));
+                let to = self.strided(&view);
+                self.push(Call::Input { to });
+                Ok(view)
+            }
+            Plain::Parameter => Ok(View::dense(Place::Constant(node), &shape, &natural(shape.len()))),
+            Plain::See { input, how } => {
+                let input = self.values[input].clone();
+                Ok(match how {
+                    See::Permute(axes) => input.permuted(axes),
+                    See::Part { axis, index } => input.narrowed(*axis, index * shape[*axis], shape[*axis]),
+                    See::Select { axis, index } => input.selected(*axis, *index),
+                    See::Repeat => input.broadcast(&shape),
+                    See::Reshape => self.reshaped(&input, &shape),
+                })
+            }
+            Plain::Pool { input, pooling } => self.pool(value, *input, pooling),
+            Plain::Activation { input, function } => {
+                let order = self.values[input].order();
+                let x = self.rows(*input, &order)?;
+                let place = self.place(value, &order, false, &[x.at.place]);
+                let to = self.as_rows(&place.0.permuted(&order));
+                let function = *function;
+                self.finish(value, place, to.map(|to| Call::Activation { function, x, to }))
+            }
+            Plain::Combine { inputs, by } => {
+                let (views, place) = self.any_way(value, inputs);
+                let order = place.0.order();
+                let alike = |view: &View| {
+                    let fits = view.shape == shape;
+                    fits.then(|| self.as_rows(&view.permuted(&order))).flatten()
+                };
+                let call = match (alike(&views[0]), alike(&views[1]), alike(&place.0)) {
+                    (Some(x), Some(other), Some(to)) => Call::Combine { by: *by, x, other, to },
+                    _ => self.general(General::of_combine(*by), &views, &place.0),
+                };
+                self.finish(value, place, Some(call))
+            }
+            Plain::Concat { inputs, axis } => Ok(self.concat(value, inputs, *axis)),
+            Plain::General { inputs, what: General::Pad } if shape == self.shapes[inputs[0]] => {
+                Ok(self.values[&inputs[0]].clone())
+            }
+            Plain::General { inputs, what: General::Softmax { axis } } if axis + 1 == shape.len() => {
+                let order = natural(shape.len());
+                let x = self.rows(inputs[0], &order)?;
+                let place = self.place(value, &order, false, &[x.at.place]);
+                let to = self.as_rows(&place.0);
+                self.finish(value, place, to.map(|to| Call::Softmax { x, to }))
+            }
+            Plain::General { inputs, what } => {
+                let (views, place) = self.any_way(value, inputs);
+                let call = self.general(what.clone(), &views, &place.0);
+                self.finish(value, place, Some(call))
+            }
+        }
     }
 
-    fn attend(&mut self, number: usize, operation: &Operation, windows: Option<Windows>) -> View {
-        let input = self.input(operation, 0);
-        let shape = self.shapes[operation.node].clone();
-        let output = self.dense(&shape, &natural(shape.len()));
-        let work = match windows {
-            None => Work::Operation(number),
-            Some(windows) => Work::Windows(number, Arc::new(window_table(windows, [shape[1], shape[2]]))),
+    /// What a convolution from image to image reads, adds and writes.
+    #[expect(clippy::type_complexity, reason = "they are the parts of a call")]
+    fn convolution(
+        &mut self,
+        value: Value,
+        input: Value,
+        residual: Option<Value>,
+    ) -> Result<(Maps, Option<Rows>, (View, Option<View>), Option<Maps>), EngineError> {
+        let x = self.maps(input)?;
+        let residual = self.residual(residual, value, &CHANNELS_LAST)?;
+        let mut read = vec![x.at.place];
+        read.extend(residual.map(|residual| residual.at.place));
+        let place = self.place(value, &CHANNELS_LAST, true, &read);
+        let to = self.as_maps(&place.0);
+        Ok((x, residual, place, to))
+    }
+
+    /// Images as the rows of a product whose weights are in the order of their values.
+    fn images_as_rows(&mut self, input: Value, channels: usize) -> Result<Rows, EngineError> {
+        let view = self.values[&input].clone();
+        self.require(view.shape.len() == 4 && view.shape[1] == channels)?;
+        let lies_so = view.pixel_stride() == Some(channels);
+        let view = if lies_so { view } else { self.copied(&view, &CHANNELS_LAST) };
+        let columns = view.shape[1..].iter().product();
+        Ok(self.of_rows(&view, columns, columns))
+    }
+
+    /// The value of each channel of each image by which the pixels of an image are scaled.
+    fn scale(&mut self, gate: Value, image: Value) -> Result<Scale, EngineError> {
+        let [gate_shape, shape] = [&self.shapes[gate], &self.shapes[image]];
+        self.require(shape.len() == 4 && gate_shape[..] == [shape[0], shape[1], 1, 1])?;
+        let rows = shape[2] * shape[3];
+        Ok(Scale { values: self.rows(gate, &CHANNELS_LAST)?, rows })
+    }
+
+    /// Where the means of an image's channels go.
+    fn means(&mut self, means: Value, image: Value) -> Result<Rows, EngineError> {
+        let [means_shape, shape] = [&self.shapes[means], &self.shapes[image]];
+        self.require(means_shape[..] == [shape[0], shape[1], 1, 1])?;
+        let view = self.dense(&means_shape.clone(), &CHANNELS_LAST);
+        let rows = self.as_pixels(&view).ok_or_else(|| self.other_shapes())?;
+        self.values.insert(means, view);
+        Ok(rows)
+    }
+
+    fn pool(&mut self, value: Value, input: Value, pooling: &Pooling) -> Result<View, EngineError> {
+        let x = self.maps(input)?;
+        let of = |window: &engraft_graph::Pool| Window {
+            kernel: window.kernel,
+            stride: window.stride,
+            padding: window.padding,
         };
-        self.push(work, vec![input], None, output.clone());
-        output
+        let windows = match pooling {
+            Pooling::Max(window) => Windows::Max(of(window)),
+            Pooling::Average { window, count_include_pad } => {
+                Windows::Average { window: of(window), count_include_pad: *count_include_pad }
+            }
+            Pooling::Adaptive | Pooling::Image => Windows::Adaptive,
+        };
+        if *pooling == Pooling::Image {
+            // As an image of one pixel, whose axes are not there afterwards.
+            let shape = self.shapes[value].clone();
+            let one_pixel = self.dense(&[shape[0], shape[1], 1, 1], &CHANNELS_LAST);
+            let to = self.as_maps(&one_pixel).ok_or_else(|| self.other_shapes())?;
+            self.push(Call::Pool { windows, x, to });
+            return Ok(View { shape, strides: one_pixel.strides[..2].to_vec(), ..one_pixel });
+        }
+        let place = self.place(value, &CHANNELS_LAST, false, &[x.at.place]);
+        let to = self.as_maps(&place.0);
+        self.finish(value, place, to.map(|to| Call::Pool { windows, x, to }))
     }
 
-    fn reshape(&mut self, operation: &Operation) -> View {
-        let input = self.input(operation, 0);
-        let shape = self.shapes[operation.node].clone();
-        if let Some(view) = input.reshaped(&shape) {
+    fn reshaped(&mut self, input: &View, shape: &[usize]) -> View {
+        if let Some(view) = input.reshaped(shape) {
             return view;
         }
         // Straight into the place that the output would like to have, if that can be seen as the input's shape.
         // Tokens, whose features lie side by side, stay tokens.
         let tokens = input.strides.last() == Some(&1);
         let order = if tokens { natural(shape.len()) } else { natural_or_channels_last(shape.len()) };
-        let wanted = View::dense(Place::Buffer(self.lowered.buffers.len()), &shape, &order);
+        let wanted = View::dense(Place::Buffer(self.buffers.len()), shape, &order);
         if let Some(seen_as_input) = wanted.reshaped(&input.shape) {
-            self.lowered.buffers.push(wanted.len());
-            self.push(Work::Copy, vec![input], None, seen_as_input);
+            self.buffers.push(wanted.len());
+            self.copy(input, &seen_as_input);
             return wanted;
         }
-        let copy = self.copied(&input, &natural(input.shape.len()));
-        copy.reshaped(&shape).unwrap_or_else(|| unreachable!("a tensor without gaps takes any shape"))
+        // A tensor without gaps takes any shape.
+        let copy = self.copied(input, &natural(input.shape.len()));
+        View::dense(copy.place, shape, &natural(shape.len()))
     }
 
-    fn concat(&mut self, operation: &Operation, axis: usize) -> View {
-        let shape = self.shapes[operation.node].clone();
-        let whole = match self.planned.get(&operation.output) {
+    fn concat(&mut self, value: Value, inputs: &[Value], axis: usize) -> View {
+        let shape = self.shapes[value].clone();
+        let whole = match self.planned.get(&value) {
             Some(view) => view.clone(),
             None => self.dense(&shape, &natural_or_channels_last(shape.len())),
         };
         let mut start = 0;
-        for number in 0..operation.inputs.len() {
-            let input = self.input(operation, number);
+        for input in inputs {
+            let input = self.values[input].clone();
             let size = input.shape[axis];
             let part = whole.narrowed(axis, start, size);
             start += size;
-            if input.place == part.place && input.offset == part.offset {
+            if input.place == part.place && input.offset == part.offset && input.strides == part.strides {
                 continue;
             }
             // A part of the same buffer cannot be read while it is written.
             let order = part.order();
             let input = if input.place == part.place { self.copied(&input, &order) } else { input };
-            self.push(Work::Copy, vec![input], None, part);
+            self.copy(&input, &part);
         }
         whole
     }
 
-    /// An operation that reads its inputs by their strides, whatever these are.
-    fn general(&mut self, number: usize, operation: &Operation) -> View {
-        let shape = self.shapes[operation.node].clone();
-        let inputs: Vec<View> = (0..operation.inputs.len()).map(|i| self.input(operation, i)).collect();
-        let keeps_order = inputs.first().filter(|input| input.shape == shape);
+    /// What an operation reads by its strides, whatever these are, and where it writes.
+    fn any_way(&mut self, value: Value, inputs: &[Value]) -> (Vec<View>, (View, Option<View>)) {
+        let shape = &self.shapes[value];
+        let views: Vec<View> = inputs.iter().map(|input| self.values[input].clone()).collect();
+        let keeps_order = views.first().filter(|input| input.shape == *shape);
         let order = keeps_order.map_or_else(|| natural(shape.len()), View::order);
-        self.finish(number, operation, inputs, &shape, &order)
+        let read: Vec<Place> = views.iter().map(|view| view.place).collect();
+        let place = self.place(value, &order, false, &read);
+        (views, place)
     }
+
+    fn general(&self, what: General, views: &[View], to: &View) -> Call {
+        let inputs = views.iter().map(|view| self.strided(view)).collect();
+        Call::General { what, inputs, to: self.strided(to) }
+    }
+}
+
+/// Whether an operation computes its output, instead of seeing another value in another way.
+fn is_computed(operation: &Packed) -> bool {
+    !matches!(operation.kernel, Kernel::Plain(Plain::Input | Plain::Parameter | Plain::See { .. }))
 }
 
 fn natural(axes: usize) -> Vec<usize> {
@@ -405,11 +567,4 @@ fn natural(axes: usize) -> Vec<usize> {
 
 fn natural_or_channels_last(axes: usize) -> Vec<usize> {
     if axes == 4 { CHANNELS_LAST.to_vec() } else { natural(axes) }
-}
-
-/// The permutation that undoes another.
-fn inverse(axes: &[usize]) -> Vec<usize> {
-    let mut inverse = vec![0; axes.len()];
-    axes.iter().enumerate().for_each(|(i, axis)| inverse[*axis] = i);
-    inverse
 }

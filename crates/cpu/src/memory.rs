@@ -26,11 +26,11 @@ struct Lifetime {
 pub(crate) fn assign(lowered: &Lowered, segments: &[Segment], crossing: &[bool], batch: usize) -> Memory {
     let count = lowered.buffers.len();
     let mut lives: Vec<Option<Lifetime>> = vec![None; count];
-    let mut sizes = lowered.buffers.clone();
+    let mut sizes: Vec<usize> = lowered.buffers.iter().map(|values| values * batch).collect();
     for segment in segments {
         for number in segment.steps.clone() {
-            for view in lowered.steps[number].views() {
-                let Place::Buffer(buffer) = view.place else { continue };
+            for extent in lowered.steps[number].call.extents() {
+                let Place::Buffer(buffer) = extent.at.place else { continue };
                 let (first, last) = match crossing[buffer] {
                     true => (segment.steps.start, segment.steps.end - 1),
                     false => (number, number),
@@ -38,12 +38,12 @@ pub(crate) fn assign(lowered: &Lowered, segments: &[Segment], crossing: &[bool],
                 let life = lives[buffer].get_or_insert(Lifetime { first, last });
                 *life = Lifetime { first: life.first.min(first), last: life.last.max(last) };
                 if !crossing[buffer] {
-                    sizes[buffer] = lowered.buffers[buffer] / batch * segment.images;
+                    sizes[buffer] = lowered.buffers[buffer] * segment.images;
                 }
             }
         }
     }
-    if let Place::Buffer(buffer) = lowered.output.place
+    if let Place::Buffer(buffer) = lowered.output.at.place
         && let Some(life) = &mut lives[buffer]
     {
         life.last = lowered.steps.len();

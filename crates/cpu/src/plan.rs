@@ -1,28 +1,33 @@
-//! A compiled network: operations with packed weights, and for each shape of input the steps and their memory.
+//! A compiled network: operations with packed weights, and for each size of input the calls and their memory.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use engraft_engine::EngineError;
-use engraft_graph::{Dim, Graph, Op, Shape};
+use engraft_graph::{Graph, Shape};
 use engraft_kernels::{Level, Pool};
 use engraft_tensor::Tensor;
 
 use crate::execute::{Execution, execute};
-use crate::fuse::{Operation, fuse};
-use crate::general::{Operand, copy};
-use crate::group::{Segment, crossing, expand, segments};
-use crate::layer::{Layer, Layers, pack};
-use crate::lower::{Lowered, Step, lower};
+use crate::group::{Segment, crossing, runs, segments};
+use crate::lower::{Lowered, lower};
 use crate::memory::{Memory, assign};
-use crate::profile::{Profile, describe};
-use crate::view::{Place, View};
+use crate::pack::{Packed, pack};
+use crate::profile::{Profile, StepProfile};
+use crate::program::{Extent, Value};
+use crate::rewrite::rewrite;
+use crate::translate::translate;
 
 /// Shapes of input of which the steps are kept: a batch and its remainder.
 const SCHEDULES: usize = 4;
 
 /// Images of a batch that are in memory together.
 const IMAGES: usize = 16;
+
+/// The batch for which values are placed where images can be computed apart: the distance from one image to the next is that between
+/// these two.
+const TWO: usize = 2;
 
 /// Passes of which a profile gives the least times.
 const PROFILED_PASSES: usize = 10;
@@ -31,43 +36,66 @@ const PROFILED_PASSES: usize = 10;
 pub(crate) struct Plan {
     level: Level,
     graph: Graph,
-    operations: Vec<Operation>,
-    layers: Layers,
+    operations: Vec<Packed>,
+    /// Parameters that are operands, by node.
+    parameters: Vec<Vec<f32>>,
+    extents: Vec<Extent>,
+    output: Value,
+    /// Whether the images of a batch can be computed apart.
+    separable: bool,
     /// By the shape of the input.
     schedules: HashMap<Vec<usize>, Schedule>,
     /// The memory of all schedules.
     slots: Vec<Vec<f32>>,
-    separable: bool,
 }
 
 /// The steps for inputs of one shape.
 struct Schedule {
     lowered: Lowered,
-    /// As they run, for groups of images.
-    steps: Vec<Step>,
+    segments: Vec<Segment>,
+    crossing: Vec<bool>,
     memory: Memory,
+    /// Images that go through the steps: one if the batch cannot be taken apart.
+    images: usize,
 }
 
 impl Plan {
-    /// Compiles a network; `shapes` are those of its nodes for the first input.
+    /// Compiles a network whose nodes all lead to its output.
+    ///
+    /// # Errors
+    /// When a node has no kernel, or a tensor is missing.
     pub(crate) fn new(
         level: Level,
         graph: &Graph,
-        shapes: &[Shape],
         tensors: HashMap<String, Vec<f32>>,
-    ) -> Plan {
-        let operations = fuse(graph, shapes);
-        let layers = pack(level, graph, shapes, &operations, tensors);
-        let separable = is_separable(graph, shapes);
-        Plan {
+    ) -> Result<Plan, EngineError> {
+        let mut program = translate(graph)?;
+        rewrite(&mut program);
+        Plan::of(level, graph, program, tensors)
+    }
+
+    /// The plan of a program.
+    ///
+    /// # Errors
+    /// When a tensor is missing.
+    pub(crate) fn of(
+        level: Level,
+        graph: &Graph,
+        program: crate::program::Program,
+        tensors: HashMap<String, Vec<f32>>,
+    ) -> Result<Plan, EngineError> {
+        let (operations, parameters) = pack(level, graph.nodes(), &program, tensors)?;
+        Ok(Plan {
             level,
             graph: graph.clone(),
             operations,
-            layers,
+            parameters,
+            extents: program.extents,
+            output: program.output,
+            separable: program.separable,
             schedules: HashMap::new(),
             slots: Vec::new(),
-            separable,
-        }
+        })
     }
 
     /// The output for an input.
@@ -75,7 +103,8 @@ impl Plan {
     /// # Errors
     /// When the input's shape does not fit the network.
     pub(crate) fn run(&mut self, pool: &Pool, input: &Tensor) -> Result<Tensor, EngineError> {
-        let values = input.as_f32().map_or_else(|| as_floats(input), |values| values.into());
+        self.graph.shapes(&input.shape)?;
+        let values = as_floats(input);
         let Some((&batch, image)) = input.shape.split_first().filter(|_| self.separable) else {
             let (shape, output) = self.run_at_once(pool, &input.shape, &values, |_, _| {})?;
             return Ok(Tensor::f32(shape, output));
@@ -97,23 +126,23 @@ impl Plan {
     /// The steps for inputs of one shape, made if they are not there; if there are many, the others are forgotten.
     fn schedule(&mut self, shape: &[usize]) -> Result<(), EngineError> {
         if !self.schedules.contains_key(shape) {
-            let shapes = self.graph.shapes(shape)?;
-            let lowered = lower(&self.graph, &shapes, &self.operations);
-            let batch = shape.first().copied().filter(|_| self.separable).unwrap_or(1).max(1);
-            let segments = match self.separable {
-                true => segments(&lowered, batch),
-                false => vec![Segment { steps: 0..lowered.steps.len(), images: 1 }],
+            let nodes = self.graph.shapes(shape)?;
+            let batch = shape.first().copied().filter(|_| self.separable);
+            let lowered = match batch {
+                Some(_) => self.lower(&self.graph.shapes(&[&[TWO], &shape[1..]].concat())?, TWO)?,
+                None => self.lower(&nodes, 1)?,
+            };
+            let images = batch.unwrap_or(1);
+            let segments = match batch {
+                Some(batch) => segments(&lowered, batch),
+                None => vec![Segment { steps: 0..lowered.steps.len(), images: 1 }],
             };
             let crossing = crossing(&lowered, &segments);
-            let memory = assign(&lowered, &segments, &crossing, batch);
-            let steps = match self.separable {
-                true => expand(&lowered, &segments, &crossing, batch),
-                false => Vec::new(),
-            };
+            let memory = assign(&lowered, &segments, &crossing, images);
             if self.schedules.len() == SCHEDULES {
                 self.schedules.clear();
             }
-            self.schedules.insert(shape.to_vec(), Schedule { lowered, steps, memory });
+            self.schedules.insert(shape.to_vec(), Schedule { lowered, segments, crossing, memory, images });
         }
         for (slot, size) in self.schedules[shape].memory.slots.iter().enumerate() {
             if self.slots.len() <= slot {
@@ -124,6 +153,11 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    fn lower(&self, nodes: &[Shape], images: usize) -> Result<Lowered, EngineError> {
+        let shapes: Vec<Shape> = self.extents.iter().map(|extent| extent.shape(nodes)).collect();
+        lower(&self.graph, &self.operations, self.output, &shapes, images)
     }
 
     /// Runs the steps; `timed` is told how long each took.
@@ -139,24 +173,17 @@ impl Plan {
         let mut execution = Execution {
             level: self.level,
             pool,
-            nodes: self.graph.nodes(),
-            operations: &self.operations,
-            layers: &self.layers,
+            parameters: &self.parameters,
             slot_of: &schedule.memory.slot_of,
+            crossing: &schedule.crossing,
             slots: &mut self.slots,
         };
-        let steps = if self.separable { &schedule.steps } else { &schedule.lowered.steps };
-        for step in steps {
+        for (step, images) in schedule.runs() {
             let start = Instant::now();
-            execute(&mut execution, step, input);
-            timed(step.number, start.elapsed());
+            execute(&mut execution, &schedule.lowered.steps[step].call, images, input);
+            timed(step, start.elapsed());
         }
-        let from = &schedule.lowered.output;
-        let order: Vec<usize> = (0..from.shape.len()).collect();
-        let to = View::dense(Place::Buffer(0), &from.shape, &order);
-        let mut output = vec![0.0; to.len()];
-        copy(pool, Operand { values: execution.values(from), view: from }, &mut output, &to);
-        Ok((from.shape.clone(), output))
+        Ok(execution.output(&schedule.lowered.output, schedule.images))
     }
 
     /// The steps for inputs of one shape, without times.
@@ -165,14 +192,17 @@ impl Plan {
     /// When the shape does not fit the network.
     pub(crate) fn describe(&mut self, shape: &[usize]) -> Result<Profile, EngineError> {
         self.schedule(shape)?;
-        let costs = self.graph.costs(shape)?;
-        let multiply_adds: Vec<u64> = costs.iter().map(|cost| cost.multiply_adds).collect();
-        let schedule = &self.schedules[shape];
-        let step = |step| describe(self.graph.nodes(), &self.operations, &self.layers, step, &multiply_adds);
+        let (schedule, nodes) = (&self.schedules[shape], self.graph.shapes(shape)?);
+        let steps = schedule.lowered.steps.iter().map(|step| {
+            let operation = &self.operations[step.operation];
+            let output = self.extents[operation.output].shape(&nodes);
+            let node = &self.graph.nodes()[operation.node];
+            StepProfile::new(&step.call, operation, node, output, schedule.images)
+        });
         Ok(Profile {
-            steps: schedule.lowered.steps.iter().map(step).collect(),
+            steps: steps.collect(),
             weight_bytes: self.weight_bytes(),
-            buffer_bytes: 4 * schedule.memory.slots.iter().sum::<usize>(),
+            buffer_bytes: size_of::<f32>() * schedule.memory.slots.iter().sum::<usize>(),
             input: shape.to_vec(),
         })
     }
@@ -183,7 +213,8 @@ impl Plan {
     /// When the input's shape does not fit the network.
     pub(crate) fn profile(&mut self, pool: &Pool, input: &Tensor) -> Result<Profile, EngineError> {
         let mut shape = input.shape.clone();
-        let values = input.as_f32().map_or_else(|| as_floats(input), |values| values.into());
+        self.graph.shapes(&shape)?;
+        let values = as_floats(input);
         if self.separable {
             shape[0] = shape[0].min(IMAGES);
         }
@@ -200,8 +231,8 @@ impl Plan {
     }
 
     fn weight_bytes(&self) -> usize {
-        let constants = self.layers.constants.values().map(|values| size_of_val(&values[..]));
-        self.layers.layers.iter().map(Layer::bytes).chain(constants).sum()
+        let parameters = self.parameters.iter().map(|values| size_of_val(&values[..]));
+        self.operations.iter().map(|operation| operation.kernel.weight_bytes()).chain(parameters).sum()
     }
 
     /// Bytes of weights and buffers.
@@ -210,32 +241,16 @@ impl Plan {
     }
 }
 
+impl Schedule {
+    /// The steps as they run, each with some of the images.
+    fn runs(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        runs(&self.segments, self.images)
+    }
+}
+
 fn as_floats(tensor: &Tensor) -> std::borrow::Cow<'_, [f32]> {
     match &tensor.data {
         engraft_tensor::TensorData::F32(values) => values.into(),
         engraft_tensor::TensorData::I64(values) => values.iter().map(|value| *value as f32).collect(),
     }
-}
-
-/// Whether no operation mixes the examples of a batch, so that parts of it can run one after the other.
-fn is_separable(graph: &Graph, shapes: &[Shape]) -> bool {
-    let Some(batch) = graph.nodes().iter().position(|node| node.op == Op::Input).map(|input| &shapes[input])
-    else {
-        return false;
-    };
-    let Some(batch) = batch.first() else { return false };
-    graph.nodes().iter().zip(shapes).all(|(node, shape)| {
-        let keeps = match &node.op {
-            Op::Parameter { .. } => return true,
-            Op::Permute { axes } => axes.first() == Some(&0),
-            Op::Flatten { start } => *start > 0,
-            Op::Reshape { shape } => shape.first() == Some(&Dim::Keep(0)),
-            Op::Mean { axes } | Op::PadToMultiple { axes, .. } | Op::Roll { axes, .. } => !axes.contains(&0),
-            Op::Concat { axis } | Op::Softmax { axis } => *axis > 0,
-            Op::Chunk { axis, .. } | Op::Select { axis, .. } => *axis > 0,
-            Op::MatMul => shape.len() > 2,
-            _ => true,
-        };
-        keeps && shape.first() == Some(batch)
-    })
 }

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use engraft_graph::{Node, Op};
+use engraft_graph::{Node, Shape};
 
-use crate::fuse::{Before, Kind, Operation, is_product};
-use crate::layer::{Layer, Layers};
-use crate::lower::{Step, Work};
+use crate::call::Call;
+use crate::pack::Packed;
 
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,94 +63,28 @@ impl fmt::Display for Profile {
     }
 }
 
-/// Describes a step of a plan.
-pub(crate) fn describe(
-    nodes: &[Node],
-    operations: &[Operation],
-    layers: &Layers,
-    step: &Step,
-    multiply_adds: &[u64],
-) -> StepProfile {
-    let values: usize =
-        step.inputs.iter().chain(&step.residual).chain([&step.output]).map(|view| view.len()).sum();
-    let mut profile = StepProfile {
-        module: String::new(),
-        kernel: String::new(),
-        output: step.output.shape.clone(),
-        bytes: 4 * values,
-        multiply_adds: 0,
-        seconds: 0.0,
-    };
-    match &step.work {
-        Work::Input { .. } => profile.kernel = "input".into(),
-        Work::Copy => profile.kernel = "copy".into(),
-        Work::Operation(number) | Work::Windows(number, _) => {
-            let operation = &operations[*number];
-            let node = &nodes[operation.node];
-            profile.module = node.module.clone();
-            profile.kernel = kernel(operation, &node.op, &layers.layers[*number]);
-            if let Some(expand) = &operation.expand {
-                let first = kernel(expand, &nodes[expand.node].op, &layers.layers[*number]);
-                profile.kernel = format!("{first}, {}", profile.kernel);
-            }
-            profile.bytes += layers.layers[*number].bytes();
-            let expand = operation.expand.as_ref().map_or(0, |expand| multiply_adds[expand.node]);
-            let all = expand + multiply_adds[operation.node];
-            profile.multiply_adds = match (operation.kind, &node.op) {
-                // Of an attention's four products the projections are three and one part.
-                (Kind::Qkv, Op::Attention(attention)) => {
-                    3 * (attention.dim * attention.dim * rows(step, 3 * attention.dim)) as u64
-                }
-                (Kind::Projection, Op::Attention(attention)) => {
-                    (attention.dim * attention.dim * rows(step, attention.dim)) as u64
-                }
-                (Kind::Attend, Op::Attention(attention)) => {
-                    let projections = 4 * attention.dim * attention.dim * rows(step, attention.dim);
-                    all.saturating_sub(projections as u64)
-                }
-                _ => all,
-            };
+impl StepProfile {
+    /// Of a call for so many images, without a time. `shape` is that of the operation's value.
+    pub(crate) fn new(
+        call: &Call,
+        operation: &Packed,
+        node: &Node,
+        shape: Shape,
+        images: usize,
+    ) -> StepProfile {
+        let mut profile = StepProfile {
+            module: node.module.clone(),
+            kernel: call.name(),
+            output: shape,
+            bytes: images * call.value_bytes() + operation.kernel.weight_bytes(),
+            multiply_adds: (images * call.multiply_adds()) as u64,
+            seconds: 0.0,
+        };
+        if let Call::Input { to } | Call::Copy { to, .. } = call {
+            profile.module.clear();
+            profile.output = to.of_images(images).shape;
+            profile.bytes = images * call.value_bytes();
         }
+        profile
     }
-    profile
-}
-
-fn rows(step: &Step, columns: usize) -> usize {
-    step.output.len() / columns
-}
-
-fn kernel(operation: &Operation, op: &Op, layer: &Layer) -> String {
-    let mut text = match (operation.kind, op, layer) {
-        (_, Op::Conv2d(conv), layer) => {
-            let name = match layer {
-                _ if is_product(conv) => "product",
-                Layer::Winograd { .. } => "winograd",
-                Layer::Depthwise { .. } | Layer::ExpandDepthwise { .. } => "depthwise",
-                _ if conv.groups > 1 => "grouped",
-                _ => "direct",
-            };
-            let [height, width] = conv.kernel;
-            let stride = if conv.stride == [1, 1] { String::new() } else { format!(" /{}", conv.stride[0]) };
-            format!("{name} {height}x{width}{stride}")
-        }
-        (Kind::Qkv | Kind::Projection | Kind::Linear, ..) => "product".into(),
-        (Kind::Attend, ..) => "attention".into(),
-        (Kind::Affine, ..) => "affine".into(),
-        _ => op.name().to_string(),
-    };
-    match operation.before {
-        Before::Affine(..) => text.insert_str(0, "affine, "),
-        Before::Scale(_) => text.insert_str(0, "scale, "),
-        _ => {}
-    }
-    if !operation.affine.is_empty() {
-        text += " + affine";
-    }
-    if operation.residual.is_some() {
-        text += " + residual";
-    }
-    if operation.activation != engraft_kernels::Activation::Identity {
-        text += &format!(" + {:?}", operation.activation);
-    }
-    text
 }

@@ -20,6 +20,22 @@ pub enum EngineError {
         /// What there is in its place.
         found: String,
     },
+    /// An operation that the engine does not have.
+    #[error("{node} has no kernel in this engine")]
+    NoKernel {
+        /// Its module and operation, as [`Node::describe`](engraft_graph::Node::describe) says.
+        node: String,
+    },
+    /// A graph whose values fit together for the input that it was designed for, and in another way for this one.
+    #[error(
+        "{node} pairs values of other shapes than in the network's own images; give it images of {input:?}"
+    )]
+    OtherShapes {
+        /// Its module and operation.
+        node: String,
+        /// The network's own input, without the batch.
+        input: Vec<usize>,
+    },
     /// A device that is not there.
     #[error("{0}")]
     Device(String),

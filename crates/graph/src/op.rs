@@ -409,6 +409,41 @@ impl Op {
         )
     }
 
+    /// Whether, in evaluation mode, each place of the first axis of the output depends on that of the inputs alone: an example of a batch on
+    /// no other. Inputs are taken to have the batch in front, and as many axes as the output where they are broadcast.
+    pub fn keeps_examples(&self) -> bool {
+        match self {
+            Op::Input
+            | Op::Conv2d(_)
+            | Op::BatchNorm2d(_)
+            | Op::LayerNorm2d { .. }
+            | Op::Attention(_)
+            | Op::Parameter { .. }
+            | Op::ChannelAffine { .. }
+            | Op::Identity
+            | Op::Activation { .. }
+            | Op::Dropout { .. }
+            | Op::StochasticDepth { .. }
+            | Op::MaxPool2d(_)
+            | Op::AvgPool2d { .. }
+            | Op::AdaptiveAvgPool2d { .. }
+            | Op::Add
+            | Op::Mul
+            | Op::ExpandBatch => true,
+            // They act on the last axis, which is the first only where there is no batch: the shapes tell.
+            Op::Linear(_) | Op::LayerNorm { .. } => true,
+            // Of more than two axes.
+            Op::MatMul => true,
+            Op::Softmax { axis } | Op::Concat { axis } | Op::Chunk { axis, .. } | Op::Select { axis, .. } => {
+                *axis > 0
+            }
+            Op::Flatten { start } => *start > 0,
+            Op::Mean { axes } | Op::PadToMultiple { axes, .. } | Op::Roll { axes, .. } => !axes.contains(&0),
+            Op::Reshape { shape } => shape.first() == Some(&Dim::Keep(0)),
+            Op::Permute { axes } => axes.first() == Some(&0),
+        }
+    }
+
     /// Input and output width of a layer with weights: channels of a convolution, features of a linear layer.
     pub fn widths(&self) -> Option<[usize; 2]> {
         match self {
