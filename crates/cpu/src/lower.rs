@@ -168,9 +168,11 @@ impl Lowering<'_> {
 
     /// A view that lies in rows of its last axis.
     fn as_rows(&self, view: &View) -> Option<Rows> {
-        let stride = view.row_stride()?;
-        let columns = view.shape.last().copied().unwrap_or(1);
-        Some(self.of_rows(view, columns, stride))
+        match (&view.shape[..], self.images) {
+            // Of each image one value.
+            (&[_], 2..) => Some(self.of_rows(view, 1, view.strides[0])),
+            (shape, _) => Some(self.of_rows(view, shape.last().copied().unwrap_or(1), view.row_stride()?)),
+        }
     }
 
     /// The pixels of a view that lies channels last, as rows.
@@ -216,7 +218,7 @@ impl Lowering<'_> {
     /// A value as rows along the last axis of an order of its axes, copied if it does not lie so.
     fn rows(&mut self, value: Value, order: &[usize]) -> Result<Rows, EngineError> {
         let view = self.values[&value].clone();
-        let lies_so = view.permuted(order).row_stride().is_some();
+        let lies_so = self.as_rows(&view.permuted(order)).is_some();
         let view = if lies_so { view } else { self.copied(&view, order) };
         self.as_rows(&view.permuted(order)).ok_or_else(|| self.other_shapes())
     }
@@ -247,7 +249,9 @@ impl Lowering<'_> {
             let view = if spaced { self.spaced(&shape, order) } else { self.dense(&shape, order) };
             return (view, None);
         };
-        if reads.contains(&planned.place) || planned.order() != order {
+        // Of a concatenation of single channels, no part lies in rows.
+        let lies_so = self.as_rows(&planned.permuted(order)).is_some();
+        if reads.contains(&planned.place) || !lies_so {
             return (self.dense(&shape, order), Some(planned));
         }
         (planned, None)

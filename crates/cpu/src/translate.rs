@@ -33,7 +33,7 @@ pub(crate) fn translate(graph: &Graph) -> Result<Program, EngineError> {
     let mut program = Program {
         operations,
         output: source[graph.output().0],
-        separable: is_separable(nodes, &batches, &node_shapes),
+        separable: is_separable(nodes, graph.output().0, &batches, &node_shapes),
         probes: node_shapes.iter().map(of_values).collect(),
         extents,
     };
@@ -41,11 +41,8 @@ pub(crate) fn translate(graph: &Graph) -> Result<Program, EngineError> {
     Ok(program)
 }
 
-/// Batches that are tried: a graph may fix its own.
+/// Batches for which shapes are looked at, if the graph takes them: it may fix its own.
 const BATCHES: std::ops::RangeInclusive<usize> = 1..=16;
-
-/// So many batches tell what all do.
-const PROBES: usize = 3;
 
 /// The shapes of all nodes for several inputs, as many as the network takes, and the batches of these.
 ///
@@ -58,7 +55,7 @@ fn probes(graph: &Graph) -> Result<(Vec<usize>, Vec<Vec<Shape>>), EngineError> {
     let own = graph.input();
     let shapes = |batch: usize, image: &[usize]| graph.shapes(&[&[batch], image].concat());
     let of_batch = |batch| Some((batch, shapes(batch, own).ok()?));
-    let mut probes: Vec<_> = BATCHES.filter_map(of_batch).take(PROBES).collect();
+    let mut probes: Vec<_> = BATCHES.filter_map(of_batch).collect();
     let Some(&(batch, _)) = probes.last() else {
         return Ok((vec![1], vec![shapes(1, own)?]));
     };
@@ -188,7 +185,7 @@ fn activation(function: engraft_graph::Activation) -> Activation {
 }
 
 /// Whether each example of a batch can be computed without the others: every value has the batch in front, or is a parameter's.
-fn is_separable(nodes: &[Node], batches: &[usize], probes: &[Vec<Shape>]) -> bool {
+fn is_separable(nodes: &[Node], output: usize, batches: &[usize], probes: &[Vec<Shape>]) -> bool {
     // At a batch of one, anything has the batch in front.
     if batches.iter().all(|batch| *batch == batches[0]) {
         return false;
@@ -196,13 +193,20 @@ fn is_separable(nodes: &[Node], batches: &[usize], probes: &[Vec<Shape>]) -> boo
     let has_batch =
         |node: usize| batches.iter().zip(probes).all(|(batch, shapes)| shapes[node].first() == Some(batch));
     let mut is_parameter = Vec::with_capacity(nodes.len());
+    // Of parameters, those whose values lie one after the other, so that they take another shape without a copy.
+    let mut is_whole = Vec::with_capacity(nodes.len());
     for (index, node) in nodes.iter().enumerate() {
-        let of_parameters = node.inputs.iter().all(|input| is_parameter[input.0]);
-        is_parameter.push(match &node.op {
-            Op::Parameter { .. } => true,
-            Op::Input | Op::ExpandBatch => false,
-            other => other.computes_nothing() && of_parameters,
-        });
+        let all = |of: &[bool]| node.inputs.iter().all(|input| of[input.0]);
+        let [parameter, whole] = match &node.op {
+            Op::Parameter { .. } => [true, true],
+            Op::Input | Op::ExpandBatch => [false, false],
+            Op::Flatten { .. } | Op::Reshape { .. } => [all(&is_whole); 2],
+            Op::Permute { .. } | Op::Chunk { .. } | Op::Select { .. } => [all(&is_parameter), false],
+            other if other.computes_nothing() => [all(&is_parameter), all(&is_whole)],
+            _ => [false, false],
+        };
+        is_parameter.push(parameter);
+        is_whole.push(whole);
         if is_parameter[index] {
             continue;
         }
@@ -218,5 +222,5 @@ fn is_separable(nodes: &[Node], batches: &[usize], probes: &[Vec<Shape>]) -> boo
             return false;
         }
     }
-    true
+    !is_parameter[output]
 }

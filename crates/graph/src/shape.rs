@@ -1,6 +1,8 @@
 //! Shape inference: the output shape of every node, for any input size.
 
-use crate::{Attention, BatchNorm2d, Conv2d, Dim, Graph, GraphError, Linear, Node, Op, Pool, Windows};
+use crate::{
+    Attention, BatchNorm2d, Conv2d, Dim, Graph, GraphError, Linear, Node, Op, Pool, PositionBias, Windows,
+};
 
 /// Sizes of a tensor's axes, batch first.
 pub type Shape = Vec<usize>;
@@ -12,6 +14,9 @@ impl Graph {
     /// Names the first node that cannot take its input, what it needs and what it gets.
     pub fn shapes(&self, input: &[usize]) -> Result<Vec<Shape>, GraphError> {
         let mut shapes: Vec<Shape> = Vec::with_capacity(self.nodes.len());
+        if self.nodes.iter().filter(|node| node.op == Op::Input).count() > 1 {
+            return Err(GraphError::Malformed("a network has one input, but this one has several".into()));
+        }
         for node in &self.nodes {
             let inputs: Vec<&[usize]> = node.inputs.iter().map(|id| shapes[id.0].as_slice()).collect();
             let inputs = if node.op == Op::Input { vec![input] } else { inputs };
@@ -56,15 +61,35 @@ pub(crate) fn check_attributes(node: &Node) -> Result<(), GraphError> {
             *groups > 0
                 && in_channels.is_multiple_of(*groups)
                 && out_channels.is_multiple_of(*groups)
+                && *in_channels > 0
+                && *out_channels > 0
                 && kernel.iter().chain(stride).chain(dilation).all(|size| *size > 0),
-            "groups divide the channels, and kernel, stride and dilation are at least 1",
+            "groups divide the channels, and channels, kernel, stride and dilation are at least 1",
         ),
         Op::MaxPool2d(window) | Op::AvgPool2d { window, .. } => (
             window.kernel > 0 && window.stride > 0 && window.padding <= window.kernel / 2,
             "window and stride are at least 1, and the padding is at most half the window",
         ),
+        Op::Linear(Linear { in_features, out_features, .. }) => {
+            (*in_features > 0 && *out_features > 0, "there is at least one feature")
+        }
+        Op::Parameter { shape, .. } => (!shape.contains(&0), "its sizes are at least 1"),
+        Op::AdaptiveAvgPool2d { output, .. } => {
+            (!output.contains(&0), "its output is at least 1 pixel a side")
+        }
+        Op::BatchNorm2d(BatchNorm2d { eps, .. })
+        | Op::LayerNorm { eps, .. }
+        | Op::LayerNorm2d { eps, .. } => (eps.is_finite() && *eps >= 0.0, "eps is not negative"),
+        Op::Dropout { p, .. } | Op::StochasticDepth { p } => {
+            ((0.0..1.0).contains(p), "a probability is at least 0 and less than 1")
+        }
+        Op::Mean { axes } => (axes.is_sorted_by(|a, b| a < b), "axes are ascending"),
+        Op::Roll { shifts, axes } => {
+            let distinct = (1..axes.len()).all(|i| !axes[..i].contains(&axes[i]));
+            (distinct && shifts.len() == axes.len(), "each axis is rolled once, by its own shift")
+        }
         Op::Attention(attention) => {
-            let Attention { dim, heads, windows, .. } = attention;
+            let Attention { dim, heads, windows, position, .. } = attention;
             let biased = attention.biased_window();
             let windows_agree = |windows: &Windows| {
                 windows.shift < windows.side && biased.is_none_or(|biased| biased == windows.side)
@@ -73,7 +98,9 @@ pub(crate) fn check_attributes(node: &Node) -> Result<(), GraphError> {
                 && *dim <= u32::MAX as usize
                 && dim.is_multiple_of(*heads)
                 && windows.as_ref().is_none_or(windows_agree)
-                && biased.is_none_or(|side| (1..=LARGEST_WINDOW).contains(&side));
+                && biased.is_none_or(|side| (1..=LARGEST_WINDOW).contains(&side))
+                // The network sees distances by the largest there is.
+                && *position != PositionBias::Network { window: 1 };
             let reason =
                 "heads divide the features, a shift is less than a window, and biases are for such a window";
             (agree, reason)
@@ -101,6 +128,7 @@ struct Inference<'a> {
 impl Inference<'_> {
     fn output(&self) -> Result<Shape, GraphError> {
         check_attributes(self.node)?;
+        self.count_inputs()?;
         match &self.node.op {
             Op::Input => {
                 let filled = !self.input().contains(&0);
@@ -208,15 +236,10 @@ impl Inference<'_> {
                 self.require(all, || format!("of {} axes", axes.len()), "every axis is moved once")?;
                 Ok(axes.iter().map(|axis| self.input()[*axis]).collect())
             }
-            Op::Roll { shifts, axes } => {
+            Op::Roll { axes, .. } => {
                 for axis in axes {
                     self.axis(*axis)?;
                 }
-                self.require(
-                    shifts.len() == axes.len(),
-                    || "with one shift an axis".into(),
-                    "each axis is rolled by its own shift",
-                )?;
                 Ok(self.input().to_vec())
             }
         }
@@ -359,6 +382,26 @@ impl Inference<'_> {
             shape[axis] = total / known;
         }
         Ok(shape)
+    }
+
+    /// # Errors
+    /// When the node reads fewer or more values than its operation takes.
+    fn count_inputs(&self) -> Result<(), GraphError> {
+        let (least, most) = match self.node.op {
+            Op::Parameter { .. } => (0, 0),
+            Op::Add | Op::Mul | Op::MatMul | Op::ExpandBatch => (2, 2),
+            Op::Concat { .. } => (1, usize::MAX),
+            _ => (1, 1),
+        };
+        match self.inputs.len() {
+            count if (least..=most).contains(&count) => Ok(()),
+            count => {
+                let (node, plural) = (self.node.describe(), if least == 1 { "" } else { "s" });
+                Err(GraphError::Malformed(format!(
+                    "{node} reads {count} values, but takes {least} input{plural}"
+                )))
+            }
+        }
     }
 
     fn input(&self) -> &[usize] {

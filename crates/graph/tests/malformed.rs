@@ -1,7 +1,8 @@
 //! A network that is read from somewhere is checked before anything walks over it.
 
 use engraft_graph::{
-    Activation, Attention, Builder, Conv2d, Graph, Linear, Op, Pool, PositionBias, ProjectionNames, Scores,
+    Activation, Attention, BatchNorm2d, Builder, Conv2d, Graph, Linear, Op, Pool, PositionBias,
+    ProjectionNames, Scores,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -71,6 +72,49 @@ fn what_is_no_network_is_refused_with_the_reason() {
         *graph.pointer_mut(place).unwrap_or_else(|| panic!("there is no {place}")) = value;
         let error = read(graph).unwrap_err();
         assert!(error.contains(reason), "{place}: {error}");
+    }
+}
+
+/// What an engine would compute in another way than the next one, or divide by.
+#[test]
+fn operations_that_mean_nothing_are_refused() {
+    let shapes = |op: Op, inputs: usize| {
+        let (mut b, x) = Builder::new("Net", 4, 6);
+        let x = b.function(op, &vec![x; inputs]);
+        b.finish(x).shapes(&[2, 4, 6, 6]).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let norm = BatchNorm2d { eps: -1.0, ..BatchNorm2d::new(4) };
+    let adaptive = Op::AdaptiveAvgPool2d { output: [0, 1], square: false };
+    let network = Attention {
+        dim: 6,
+        heads: 2,
+        names: ProjectionNames::Swin,
+        scores: Scores::Cosine,
+        position: PositionBias::Network { window: 1 },
+        windows: Some(engraft_graph::Windows { side: 1, shift: 0 }),
+    };
+    let cases = [
+        (Op::Mean { axes: vec![2, 2] }, 1, "axes are ascending"),
+        (Op::Roll { shifts: vec![1, 1], axes: vec![2, 2] }, 1, "each axis is rolled once"),
+        (Op::Roll { shifts: vec![1], axes: vec![2, 3] }, 1, "by its own shift"),
+        (adaptive, 1, "at least 1 pixel"),
+        (Conv2d::new(4, 0, 1).into(), 1, "channels, kernel, stride and dilation are at least 1"),
+        (Linear::new(6, 0).into(), 1, "at least one feature"),
+        (Op::Parameter { name: "p".into(), shape: vec![0, 2] }, 0, "its sizes are at least 1"),
+        (Op::dropout(1.0), 1, "less than 1"),
+        (Op::StochasticDepth { p: f64::NAN }, 1, "less than 1"),
+        (norm.into(), 1, "eps is not negative"),
+        (network.into(), 1, "do not agree"),
+        (Activation::ReLU.into(), 2, "ReLU takes 1 as its number of inputs, not 2"),
+        (Activation::ReLU.into(), 0, "not 0"),
+        (Op::Add, 3, "Add takes 2 as its number of inputs, not 3"),
+        (Op::Concat { axis: 1 }, 0, "not 0"),
+        (Op::Input, 0, "several"),
+    ];
+    for (op, inputs, reason) in cases {
+        let name = format!("{op:?}");
+        let error = shapes(op, inputs).unwrap_err();
+        assert!(error.contains(reason), "{name}: {error}");
     }
 }
 

@@ -154,7 +154,7 @@ fn errors_name_the_node_both_shapes_and_the_reason() {
         (
             Op::Mul,
             vec![&[3, 4]],
-            "layer (Mul) needs an input and a second one, but gets [3, 4]: it combines two tensors",
+            "this describes no network: layer (Mul) takes 2 as its number of inputs, not 1",
         ),
         (
             Op::Concat { axis: 1 },
