@@ -287,7 +287,7 @@ impl Lowering<'_> {
                     Reads::Rows | Reads::Images { .. } => natural(axes),
                 };
                 let x = match reads {
-                    Reads::Images { channels } => self.images_as_rows(*input, *channels)?,
+                    Reads::Images { channels } => self.images_as_rows(*input, *channels),
                     Reads::Rows | Reads::Pixels | Reads::Scaled(_) => self.rows(*input, &order)?,
                 };
                 let scale = match reads {
@@ -447,13 +447,17 @@ impl Lowering<'_> {
     }
 
     /// Images as the rows of a product whose weights are in the order of their values.
-    fn images_as_rows(&mut self, input: Value, channels: usize) -> Result<Rows, EngineError> {
-        let view = self.values[&input].clone();
-        self.require(view.shape.len() == 4 && view.shape[1] == channels)?;
+    fn images_as_rows(&mut self, input: Value, channels: usize) -> Rows {
+        let mut view = self.values[&input].clone();
+        if view.shape.get(1) != Some(&channels) {
+            // Images of other channels, with as many values: seen as the ones that the weights are packed for.
+            let pixels = view.shape[1..].iter().product::<usize>() / channels.max(1);
+            view = self.reshaped(&view, &[view.shape[0], channels, pixels, 1]);
+        }
         let lies_so = view.pixel_stride() == Some(channels);
         let view = if lies_so { view } else { self.copied(&view, &CHANNELS_LAST) };
         let columns = view.shape[1..].iter().product();
-        Ok(self.of_rows(&view, columns, columns))
+        self.of_rows(&view, columns, columns)
     }
 
     /// The value of each channel of each image by which the pixels of an image are scaled.

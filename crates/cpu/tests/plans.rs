@@ -181,3 +181,31 @@ fn a_residual_network_is_products_and_convolutions() {
 fn means_go_to_the_image_that_they_are_of() {
     check(&engraft_zoo::architecture("mobilenet_v3_small").unwrap(), 8);
 }
+
+/// What holds for the images that a network was designed for need not hold for others that it takes.
+#[test]
+fn images_of_other_shapes() {
+    let forward = |graph: &Graph, image: &[usize]| {
+        let state = formula::state(graph, formula::NORM);
+        let mut ours = engine(2).network(graph, state.clone()).unwrap();
+        let mut burn = BurnEngine::cpu().network(graph, state).unwrap();
+        for shape in [graph.input(), image] {
+            let input = formula::inputs("x", &[&[2], shape].concat());
+            let [ours, burn] = [ours.forward(&input).unwrap(), burn.forward(&input).unwrap()];
+            assert_eq!(ours.shape, burn.shape);
+            let difference = relative_difference(ours.as_f32().unwrap(), burn.as_f32().unwrap());
+            assert!(difference < 1e-5, "{shape:?}: {difference:e}");
+        }
+    };
+    // A residual of one pixel is one for all in a larger image.
+    let (mut b, x) = Builder::with_input("Net", &[2, 1, 1]);
+    let mean = b.layer("pool", Op::global_average_pool(), x);
+    let y = b.layer("conv", Conv2d::new(2, 2, 1), x);
+    let x = b.function(Op::Add, &[y, mean]);
+    forward(&b.finish(x), &[2, 2, 3]);
+    // The weights of a linear layer are packed for images of so many channels.
+    let (mut b, x) = Builder::with_input("Net", &[6, 2, 4]);
+    let x = b.layer("flatten", Op::Flatten { start: 1 }, x);
+    let x = b.layer("fc", Linear::new(48, 3), x);
+    forward(&b.finish(x), &[12, 1, 4]);
+}

@@ -396,10 +396,9 @@ impl Inference<'_> {
         match self.inputs.len() {
             count if (least..=most).contains(&count) => Ok(()),
             count => {
-                let (node, plural) = (self.node.describe(), if least == 1 { "" } else { "s" });
-                Err(GraphError::Malformed(format!(
-                    "{node} reads {count} values, but takes {least} input{plural}"
-                )))
+                let node = self.node.describe();
+                let text = format!("{node} takes {least} as its number of inputs, not {count}");
+                Err(GraphError::Malformed(text))
             }
         }
     }

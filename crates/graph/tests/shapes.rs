@@ -186,7 +186,7 @@ fn errors_name_the_node_both_shapes_and_the_reason() {
         (
             Op::Roll { shifts: vec![1], axes: vec![1, 2] },
             vec![&[1, 3, 4]],
-            "layer (Roll) needs an input with one shift an axis, but gets [1, 3, 4]: each axis is rolled by its own shift",
+            "this describes no network: the attributes of layer (Roll) do not agree: each axis is rolled once, by its own shift",
         ),
         (
             Op::LayerNorm2d { features: 8, eps: 1e-6 },
