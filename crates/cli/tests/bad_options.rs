@@ -40,7 +40,8 @@ fn values_out_of_range_are_wrong_usage() {
 #[test]
 fn what_is_needed_must_be_given() {
     let sandbox = Sandbox::with_flowers();
-    sandbox.run("train flowers").failed(2, &["which network? pass --arch ARCH"]);
+    let words = ["which network? pass --arch ARCH", "\n    engraft train flowers --arch mobilenet_v2\n"];
+    sandbox.run("train flowers").failed(2, &words);
     sandbox.run(&format!("train {TINY}")).failed(2, &["which images? pass a folder or a CSV file"]);
     sandbox.run(&format!("train {TINY} --hidden-units 8 4")).failed(2, &["which images?"]);
     sandbox
