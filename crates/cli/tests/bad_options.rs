@@ -90,3 +90,16 @@ fn a_learning_rate_that_is_too_high_is_said_to_be() {
     }
     sandbox.assert_nothing_written();
 }
+
+#[test]
+fn a_solver_that_cannot_find_the_head_is_refused_before_any_photo_is_read() {
+    let sandbox = Sandbox::with_flowers();
+    for options in ["--freeze backbone --hidden-units 8", "--freeze none"] {
+        let line =
+            "train flowers --arch squeezenet1_1 --weights random --cut features.3 --solver lbfgs --json";
+        let run = sandbox.run(&format!("{line} {options}"));
+        assert_eq!(run.stdout, "");
+        run.failed(1, &["L-BFGS finds linear heads on frozen networks alone", "--solver adam"]);
+        assert!(!sandbox.path("runs").exists() && !sandbox.path("cache").exists());
+    }
+}
