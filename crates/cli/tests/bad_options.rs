@@ -103,3 +103,17 @@ fn a_solver_that_cannot_find_the_head_is_refused_before_any_photo_is_read() {
         assert!(!sandbox.path("runs").exists() && !sandbox.path("cache").exists());
     }
 }
+
+#[test]
+fn an_image_that_no_checkpoint_may_ask_for_is_not_trained_on() {
+    let sandbox = Sandbox::with_flowers();
+    sandbox.run(&format!("train flowers {TINY} --size 5000")).failed(2, &["5000 is not in 1..=4096"]);
+    sandbox.write(
+        "config.toml",
+        "data = \"flowers\"\narch = \"squeezenet1_1\"\nweights = \"random\"\nsize = 5000\n",
+    );
+    sandbox
+        .run("train --config config.toml")
+        .failed(1, &["images of 5000 pixels a side are too large; 4096 are the most"]);
+    sandbox.assert_nothing_written();
+}
