@@ -1,7 +1,5 @@
 //! What `engraft train` prints: a banner, a bar, a line an epoch, the end; or the same as JSON (docs/json.md).
 
-use std::io::{self, Write};
-
 use engraft::{
     Epoch, Evaluation, Event, Note, Replacement, RunEnd, SolutionSummary, Solver, Start, Trained,
     TrainingEvent,
@@ -10,7 +8,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use crate::network::LoadingOutput;
-use crate::output::{image_bar, json_line, json_number, json_path, note, percent};
+use crate::output::{image_bar, json_line, json_number, json_path, note, percent, print_line};
 
 /// How many classes are named with their recall, and how many wrong photos.
 const NAMED: usize = 5;
@@ -370,7 +368,7 @@ impl TrainingOutput {
     fn line(&self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) {
         let _ = match self.json {
             true => json_line(&json()),
-            false => writeln!(io::stdout(), "{}", text()),
+            false => print_line(&text()),
         };
     }
 }

@@ -167,3 +167,36 @@ fn what_is_asked_must_be_there() {
         .run(&format!("predict net.safetensors {photo} --gpu"))
         .failed(1, &["leave --gpu away to run on the CPU"]);
 }
+
+/// ESC and a bell, and CSI as one character, in names of photos and of classes.
+#[cfg(unix)]
+#[test]
+fn names_do_not_reach_the_terminal_as_commands() {
+    let sandbox = Sandbox::new();
+    for split in ["train", "valid"] {
+        sandbox.photos(&format!("flowers/{split}"), &["re\u{1b}[31md", "2"], 3);
+    }
+    sandbox.photo("flowers/train/2/\u{1b}]0;owned\u{7}\u{9b}.ppm", 1);
+    sandbox.write("flowers/train/2/bad\u{1b}[2J.ppm", "no photo");
+    sandbox.write("flowers/train/2/turned\u{1b}c.jpg", common::fixture("orientation6.jpg"));
+    let runs = [
+        sandbox.run(&format!("train {LEARNS} flowers --out net.safetensors")).succeeded(),
+        sandbox.run("predict net.safetensors flowers/train/2").failed(1, &["bad\\u{1b}[2J.ppm: "]),
+        sandbox.run("info net.safetensors").succeeded(),
+        sandbox.run("features --out \u{1b}.safetensors net.safetensors flowers/valid").succeeded(),
+    ];
+    for run in &runs {
+        let is_control = |character: char| character.is_control() && character != '\n';
+        assert!(
+            !run.stdout.contains(is_control) && !run.stderr.contains(is_control),
+            "{}{}",
+            run.stdout,
+            run.stderr
+        );
+        assert!(run.stdout.contains("\\u{1b}"), "{}", run.stdout);
+    }
+    assert!(runs[1].stdout.contains("\\u{1b}]0;owned\\u{7}\\u{9b}.ppm"), "{}", runs[1].stdout);
+    // Machines get the name as it is.
+    let objects = sandbox.run("predict net.safetensors --json flowers/valid").succeeded().objects();
+    assert!(objects[3]["path"].as_str().unwrap().contains("re\u{1b}[31md"), "{objects:?}");
+}

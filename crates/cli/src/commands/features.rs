@@ -1,7 +1,6 @@
 //! `engraft features`
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
@@ -12,7 +11,7 @@ use serde_json::json;
 use super::Outcome;
 use crate::interrupt::stop_on_signal;
 use crate::network::{DeviceArgs, NetworkArgs};
-use crate::output::{check_out, image_bar, json_line, json_path, note};
+use crate::output::{check_out, image_bar, json_line, json_path, note, print_line};
 
 /// Write what a network makes of images: what its head sees, or the output of any module
 #[derive(Args)]
@@ -87,7 +86,7 @@ impl Features {
         if self.json {
             json_line(&json!({"event": "end", "out": json_path(&self.out), "shape": shape}))?;
         } else {
-            writeln!(io::stdout(), "features {shape:?} of {} images in {}", paths.len(), self.out.display())?;
+            print_line(&format!("features {shape:?} of {} images in {}", paths.len(), self.out.display()))?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::Outcome;
 use crate::network::{DeviceArgs, NetworkArgs};
-use crate::output::{json_line, json_number, json_path, note, percent};
+use crate::output::{json_line, json_number, json_path, note, percent, print_line};
 
 /// Say what is in images, by a checkpoint or by a pretrained network as it is
 #[derive(Args)]
@@ -82,12 +82,9 @@ impl Predict {
             });
             return json_line(&json!({"path": json_path(path), "top": top.collect::<Vec<_>>()}));
         }
-        let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{}", path.display())?;
-        for guess in guesses {
-            writeln!(stdout, "  {:>7}  {}", percent(f64::from(guess.probability)), guess.name)?;
-        }
-        Ok(())
+        let guess =
+            |guess: &Guess<'_>| format!("\n  {:>7}  {}", percent(f64::from(guess.probability)), guess.name);
+        print_line(&format!("{}{}", path.display(), guesses.iter().map(guess).collect::<String>()))
     }
 
     fn print_failure(&self, path: &Path, reason: &str) -> io::Result<()> {
