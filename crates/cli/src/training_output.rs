@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::network::LoadingOutput;
 use crate::output::{image_bar, json_line, json_number, json_path, note, percent, print_line};
+use crate::photo_notes::photo_note;
 
 /// How many classes are named with their recall, and how many wrong photos.
 const NAMED: usize = 5;
@@ -121,15 +122,13 @@ impl TrainingOutput {
             }
             Event::Skipped { reason } => self.aside(&format!("left out {reason}")),
             Event::PhotoNote { note, count, example } => {
-                let photos =
-                    if count == 1 { "1 photo".into() } else { format!("{count} photos, each as the first") };
                 let hint = match note {
                     Note::Turned if !self.exif_orientation => {
                         "; they are taken as they lie in the file, --exif-orientation turns them"
                     }
                     _ => "",
                 };
-                self.aside(&format!("note: {photos} ({}) {note}{hint}", example.display()));
+                self.aside(&format!("{}{hint}", photo_note(note, count, example)));
             }
             Event::Note(text) => self.aside(&format!("note: {text}")),
             Event::Warning(text) => self.aside(&format!("warning: {text}")),

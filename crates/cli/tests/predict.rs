@@ -168,6 +168,35 @@ fn what_is_asked_must_be_there() {
         .failed(1, &["leave --gpu away to run on the CPU"]);
 }
 
+#[test]
+fn what_the_pixels_do_not_show_is_said_once_with_a_count() {
+    let sandbox = trained();
+    for name in ["a.jpg", "b.jpg"] {
+        sandbox.write(&format!("new/{name}"), common::fixture("orientation6.jpg"));
+    }
+    sandbox.write("new/c.png", common::fixture("grey16.png"));
+    let notes = [
+        "note: 2 photos, each as the first (new/a.jpg) is turned or mirrored by its EXIF orientation; they are taken as they lie in the file",
+        "note: 1 photo (new/c.png) has samples of more than 8 bits, of which 8 are kept",
+    ];
+    for command in
+        ["predict", "predict --json", "features --out f.safetensors", "features --json --out f.safetensors"]
+    {
+        let run = sandbox.run(&format!("{command} net.safetensors new")).succeeded();
+        for note in notes {
+            assert_eq!(run.stderr.matches(note).count(), 1, "{command}: {}", run.stderr);
+        }
+        assert_eq!(run.stderr.lines().count(), 2, "{command}: {}", run.stderr);
+        if command.contains("json") {
+            run.objects();
+        }
+    }
+    // A checkpoint that was trained on turned photos turns these.
+    sandbox.train(&format!("{LEARNS} flowers --exif-orientation --out turning.safetensors"));
+    let run = sandbox.run("predict turning.safetensors new").succeeded();
+    assert!(run.stderr.contains("by its EXIF orientation, and is taken so"), "{}", run.stderr);
+}
+
 /// ESC and a bell, and CSI as one character, in names of photos and of classes.
 #[cfg(unix)]
 #[test]

@@ -13,6 +13,7 @@ use super::Outcome;
 use crate::interrupt::stop_on_signal;
 use crate::network::{DeviceArgs, NetworkArgs};
 use crate::output::{check_out, image_bar, json_line, json_path, note, print_line};
+use crate::photo_notes::PhotoNotes;
 
 /// Write what a network makes of images: what its head sees, or the output of any module
 #[derive(Args)]
@@ -42,6 +43,7 @@ impl Features {
     pub(crate) fn run(self) -> Outcome {
         check_out(&self.out)?;
         let (model, photos) = self.network.resolve()?;
+        let turns = model.transform().exif_orientation;
         let mut extractor = model.extractor(self.at.as_deref(), self.device.device())?;
         let stop = stop_on_signal();
         let bar = image_bar("features");
@@ -50,6 +52,7 @@ impl Features {
         let row = extractor.shape().to_vec();
         let mut used = Vec::new();
         let mut failures = 0;
+        let mut notes = PhotoNotes::default();
         let all = metadata(&photos)?;
         write_safetensors_rows(
             &self.out,
@@ -62,6 +65,7 @@ impl Features {
                     match output.values {
                         Ok(values) => {
                             append(&values)?;
+                            notes.add(output.notes, &output.path);
                             used.push(output.path);
                         }
                         Err(error) => {
@@ -78,6 +82,7 @@ impl Features {
             },
         )?;
         bar.finish_and_clear();
+        notes.print(turns);
         let shape = [&[used.len()], row.as_slice()].concat();
         if self.json {
             json_line(&json!({"event": "end", "out": json_path(&self.out), "shape": shape}))?;

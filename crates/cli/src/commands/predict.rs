@@ -12,6 +12,7 @@ use serde_json::json;
 use super::Outcome;
 use crate::network::{DeviceArgs, NetworkArgs};
 use crate::output::{json_line, json_number, json_path, note, percent, print_line};
+use crate::photo_notes::PhotoNotes;
 
 /// Say what is in images, by a checkpoint or by a pretrained network as it is
 #[derive(Args)]
@@ -48,11 +49,14 @@ impl Predict {
     pub(crate) fn run(self) -> Outcome {
         let names = self.category_names.as_deref().map(read_names).transpose()?.unwrap_or_default();
         let (model, photos) = self.network.resolve()?;
+        let turns = model.transform().exif_orientation;
         let mut predictor = model.predictor(self.device.device())?;
         let classes = predictor.classes().to_vec();
         let mut failures = 0;
+        let mut notes = PhotoNotes::default();
         for prediction in predictor.predict(photos) {
             let prediction = prediction?;
+            notes.add(prediction.notes, &prediction.path);
             match prediction.guesses {
                 Ok(guesses) => {
                     let guess = |(class, probability): (usize, f32)| {
@@ -68,6 +72,7 @@ impl Predict {
                 }
             }
         }
+        notes.print(turns);
         match failures {
             0 => Ok(()),
             1 => Err("1 image could not be used".into()),
