@@ -35,7 +35,9 @@ mod segment;
 mod store;
 mod twins;
 
-pub use cache_size::{CacheSettings, default_cache_size, disk_usage, evict, features_folder, free_disk};
+pub use cache_size::{
+    CacheSettings, default_cache_size, disk_usage, evict, features_folder, free_disk, index_folder,
+};
 pub use checkpoint::{
     About, Checkpoint, LARGEST_SIDE, Replacement, SplitRecord, TrainingSummary, WeightsRecord,
 };
