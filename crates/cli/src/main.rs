@@ -7,6 +7,7 @@ mod commands;
 mod interrupt;
 mod network;
 mod output;
+mod photo_notes;
 mod training_output;
 
 use std::error::Error;

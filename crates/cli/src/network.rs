@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, RangedI64ValueParser};
-use engraft::{Device, Loading, Model, Pretrained, images_below};
+use engraft::{Device, LARGEST_SIDE, Loading, Model, Pretrained, images_below};
 use indicatif::ProgressBar;
 
 use crate::commands::usage;
@@ -55,7 +55,7 @@ pub(crate) struct PretrainedArgs {
     pub(crate) weights: Option<String>,
 
     /// Side of the square image that the network sees, in pixels, where it can take another than its weights expect
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST_SIDE)))]
     pub(crate) size: Option<u32>,
 
     /// Your own weights of googlenet or inception_v3 were trained with torchvision's transform_input (of published ones it is known)

@@ -1,5 +1,6 @@
 //! Text for people, JSON for machines, files for both.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -32,9 +33,28 @@ pub(crate) fn check_out(path: &Path) -> Result<(), WriteError> {
     check_writable(path)
 }
 
+/// Prints lines of a result for people.
+pub(crate) fn print_line(text: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{}", escaped(text))
+}
+
 /// Prints a line about something that is worth knowing but no result.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", escaped(text));
+}
+
+/// The text as a terminal may get it: names of files and classes are a stranger's, and control characters in them, but for the ends of lines, could
+/// move the cursor or change the window.
+fn escaped(text: &str) -> Cow<'_, str> {
+    let is_control = |character: char| character.is_control() && character != '\n';
+    if !text.contains(is_control) {
+        return text.into();
+    }
+    let escape = |character: char| match is_control(character) {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    };
+    text.chars().map(escape).collect::<String>().into()
 }
 
 /// A bar that counts images; drawn on a terminal only.

@@ -1,7 +1,5 @@
 //! What `engraft train` prints: a banner, a bar, a line an epoch, the end; or the same as JSON (docs/json.md).
 
-use std::io::{self, Write};
-
 use engraft::{
     Epoch, Evaluation, Event, Note, Replacement, RunEnd, SolutionSummary, Solver, Start, Trained,
     TrainingEvent,
@@ -10,7 +8,8 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use crate::network::LoadingOutput;
-use crate::output::{image_bar, json_line, json_number, json_path, note, percent};
+use crate::output::{image_bar, json_line, json_number, json_path, note, percent, print_line};
+use crate::photo_notes::photo_note;
 
 /// How many classes are named with their recall, and how many wrong photos.
 const NAMED: usize = 5;
@@ -123,15 +122,13 @@ impl TrainingOutput {
             }
             Event::Skipped { reason } => self.aside(&format!("left out {reason}")),
             Event::PhotoNote { note, count, example } => {
-                let photos =
-                    if count == 1 { "1 photo".into() } else { format!("{count} photos, each as the first") };
                 let hint = match note {
                     Note::Turned if !self.exif_orientation => {
                         "; they are taken as they lie in the file, --exif-orientation turns them"
                     }
                     _ => "",
                 };
-                self.aside(&format!("note: {photos} ({}) {note}{hint}", example.display()));
+                self.aside(&format!("{}{hint}", photo_note(note, count, example)));
             }
             Event::Note(text) => self.aside(&format!("note: {text}")),
             Event::Warning(text) => self.aside(&format!("warning: {text}")),
@@ -370,7 +367,7 @@ impl TrainingOutput {
     fn line(&self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) {
         let _ = match self.json {
             true => json_line(&json()),
-            false => writeln!(io::stdout(), "{}", text()),
+            false => print_line(&text()),
         };
     }
 }

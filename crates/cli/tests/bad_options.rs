@@ -40,7 +40,8 @@ fn values_out_of_range_are_wrong_usage() {
 #[test]
 fn what_is_needed_must_be_given() {
     let sandbox = Sandbox::with_flowers();
-    sandbox.run("train flowers").failed(2, &["which network? pass --arch ARCH"]);
+    let words = ["which network? pass --arch ARCH", "\n    engraft train flowers --arch mobilenet_v2\n"];
+    sandbox.run("train flowers").failed(2, &words);
     sandbox.run(&format!("train {TINY}")).failed(2, &["which images? pass a folder or a CSV file"]);
     sandbox.run(&format!("train {TINY} --hidden-units 8 4")).failed(2, &["which images?"]);
     sandbox
@@ -87,5 +88,32 @@ fn a_learning_rate_that_is_too_high_is_said_to_be() {
         ];
         sandbox.run(&line).failed(1, &words);
     }
+    sandbox.assert_nothing_written();
+}
+
+#[test]
+fn a_solver_that_cannot_find_the_head_is_refused_before_any_photo_is_read() {
+    let sandbox = Sandbox::with_flowers();
+    for options in ["--freeze backbone --hidden-units 8", "--freeze none"] {
+        let line =
+            "train flowers --arch squeezenet1_1 --weights random --cut features.3 --solver lbfgs --json";
+        let run = sandbox.run(&format!("{line} {options}"));
+        assert_eq!(run.stdout, "");
+        run.failed(1, &["L-BFGS finds linear heads on frozen networks alone", "--solver adam"]);
+        assert!(!sandbox.path("runs").exists() && !sandbox.path("cache").exists());
+    }
+}
+
+#[test]
+fn an_image_that_no_checkpoint_may_ask_for_is_not_trained_on() {
+    let sandbox = Sandbox::with_flowers();
+    sandbox.run(&format!("train flowers {TINY} --size 5000")).failed(2, &["5000 is not in 1..=4096"]);
+    sandbox.write(
+        "config.toml",
+        "data = \"flowers\"\narch = \"squeezenet1_1\"\nweights = \"random\"\nsize = 5000\n",
+    );
+    sandbox
+        .run("train --config config.toml")
+        .failed(1, &["images of 5000 pixels a side are too large; 4096 are the most"]);
     sandbox.assert_nothing_written();
 }

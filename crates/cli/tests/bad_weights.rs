@@ -181,9 +181,14 @@ fn checkpoints_that_are_damaged_or_of_another_version() {
     sandbox.run("predict changed.safetensors flowers/test").failed(1, &["needs the tensor `features.3"]);
     rewrite(&|about| about["head"]["classes"] = json!(4));
     sandbox.is_no_checkpoint("changed.safetensors", &["is damaged", "but its head has 4"]);
-    for (field, value) in [("crop", json!(0)), ("crop", json!(1_000_000)), ("std", json!([0.0, 1.0, 1.0]))] {
+    for (field, value, words) in [
+        ("crop", json!(0), "images of 0 pixels a side"),
+        ("crop", json!(65_536), "images of 65536 pixels a side, and 4096 are the most"),
+        ("resize", json!(65_536), "images of 65536 pixels a side, and 8192 are the most"),
+        ("std", json!([0.0, 1.0, 1.0]), "divides by zero"),
+    ] {
         rewrite(&|about| about["transform"][field] = value.clone());
-        sandbox.is_no_checkpoint("changed.safetensors", &["is damaged"]);
+        sandbox.is_no_checkpoint("changed.safetensors", &["is damaged", words]);
     }
 
     let whole = sandbox.read("net.safetensors");

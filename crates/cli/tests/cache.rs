@@ -187,16 +187,20 @@ fn the_cache_can_be_measured_and_cleared() {
     assert_eq!(cache("cache --json")["features_bytes"], 0);
     cached(&sandbox, TINY);
     sandbox.write("cache/weights/some.pth", [0; 1000]);
+    // Photos that were written just now are not remembered.
+    assert!(sandbox.files("cache/index").is_empty());
+    sandbox.write("cache/index/some", [0; 300]);
     let bytes: u64 =
         ["rows", "keys"].map(|extension| cache_file(&sandbox, extension).1.len() as u64).iter().sum();
     let before = cache("cache --json");
     assert_eq!(before["features_bytes"], bytes);
     assert_eq!(before["weights_bytes"], 1000);
+    assert_eq!(before["index_bytes"], 300);
     assert_eq!(before["cleared"], false);
 
     let text = sandbox.run("cache clear").succeeded().stdout;
-    assert!(text.contains("deleted"), "{text}");
-    assert!(sandbox.files("cache/features").is_empty());
+    assert_eq!(text.matches(", deleted").count(), 2, "{text}");
+    assert!(sandbox.files("cache/features").is_empty() && sandbox.files("cache/index").is_empty());
     assert!(sandbox.path("cache/weights/some.pth").is_file(), "downloaded weights stay");
     let after = cache("cache clear --json");
     assert_eq!((&after["features_bytes"], &after["cleared"]), (&0.into(), &true.into()));

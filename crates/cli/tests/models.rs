@@ -81,3 +81,28 @@ fn an_image_size_is_taken_where_the_network_can_take_it() {
     sandbox.run(&format!("predict {checkpoint} --size 64 flowers/test")).failed(2, &["--size needs --arch"]);
     sandbox.run("predict --arch alexnet --weights random --size 0 flowers/test").failed(2, &["--size"]);
 }
+
+#[test]
+fn own_weights_may_have_been_trained_with_transform_input() {
+    let sandbox = Sandbox::with_flowers();
+    // An early module, so that there is next to nothing to compute.
+    let line =
+        "flowers --arch googlenet --freeze backbone --cut maxpool1 --size 64 --epochs 1 --weights random";
+    for (option, mean, std) in
+        [("", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), ("--transform-input", [0.5; 3], [0.5; 3])]
+    {
+        let events = sandbox.train(&format!("{line} {option} --out net.safetensors"));
+        let about = sandbox.metadata("net.safetensors", "engraft");
+        for transform in [&event(&events, "start")["transform"], &about["transform"]] {
+            let values = |name: &str| -> Vec<f64> {
+                transform[name].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+            };
+            for (found, expected) in [(values("mean"), mean), (values("std"), std)] {
+                assert!(
+                    found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6),
+                    "{found:?} {expected:?}"
+                );
+            }
+        }
+    }
+}

@@ -167,3 +167,65 @@ fn what_is_asked_must_be_there() {
         .run(&format!("predict net.safetensors {photo} --gpu"))
         .failed(1, &["leave --gpu away to run on the CPU"]);
 }
+
+#[test]
+fn what_the_pixels_do_not_show_is_said_once_with_a_count() {
+    let sandbox = trained();
+    for name in ["a.jpg", "b.jpg"] {
+        sandbox.write(&format!("new/{name}"), common::fixture("orientation6.jpg"));
+    }
+    sandbox.write("new/c.png", common::fixture("grey16.png"));
+    let notes = [
+        "note: 2 photos, each as the first (new/a.jpg) is turned or mirrored by its EXIF orientation; they are taken as they lie in the file",
+        "note: 1 photo (new/c.png) has samples of more than 8 bits, of which 8 are kept",
+    ];
+    for command in
+        ["predict", "predict --json", "features --out f.safetensors", "features --json --out f.safetensors"]
+    {
+        let run = sandbox.run(&format!("{command} net.safetensors new")).succeeded();
+        for note in notes {
+            assert_eq!(run.stderr.matches(note).count(), 1, "{command}: {}", run.stderr);
+        }
+        assert_eq!(run.stderr.lines().count(), 2, "{command}: {}", run.stderr);
+        if command.contains("json") {
+            run.objects();
+        }
+    }
+    // A checkpoint that was trained on turned photos turns these.
+    sandbox.train(&format!("{LEARNS} flowers --exif-orientation --out turning.safetensors"));
+    let run = sandbox.run("predict turning.safetensors new").succeeded();
+    assert!(run.stderr.contains("by its EXIF orientation, and is taken so"), "{}", run.stderr);
+}
+
+/// ESC and a bell, and CSI as one character, in names of photos and of classes.
+#[cfg(unix)]
+#[test]
+fn names_do_not_reach_the_terminal_as_commands() {
+    let sandbox = Sandbox::new();
+    for split in ["train", "valid"] {
+        sandbox.photos(&format!("flowers/{split}"), &["re\u{1b}[31md", "2"], 3);
+    }
+    sandbox.photo("flowers/train/2/\u{1b}]0;owned\u{7}\u{9b}.ppm", 1);
+    sandbox.write("flowers/train/2/bad\u{1b}[2J.ppm", "no photo");
+    sandbox.write("flowers/train/2/turned\u{1b}c.jpg", common::fixture("orientation6.jpg"));
+    let runs = [
+        sandbox.run(&format!("train {LEARNS} flowers --out net.safetensors")).succeeded(),
+        sandbox.run("predict net.safetensors flowers/train/2").failed(1, &["bad\\u{1b}[2J.ppm: "]),
+        sandbox.run("info net.safetensors").succeeded(),
+        sandbox.run("features --out \u{1b}.safetensors net.safetensors flowers/valid").succeeded(),
+    ];
+    for run in &runs {
+        let is_control = |character: char| character.is_control() && character != '\n';
+        assert!(
+            !run.stdout.contains(is_control) && !run.stderr.contains(is_control),
+            "{}{}",
+            run.stdout,
+            run.stderr
+        );
+        assert!(run.stdout.contains("\\u{1b}"), "{}", run.stdout);
+    }
+    assert!(runs[1].stdout.contains("\\u{1b}]0;owned\\u{7}\\u{9b}.ppm"), "{}", runs[1].stdout);
+    // Machines get the name as it is.
+    let objects = sandbox.run("predict net.safetensors --json flowers/valid").succeeded().objects();
+    assert!(objects[3]["path"].as_str().unwrap().contains("re\u{1b}[31md"), "{objects:?}");
+}

@@ -61,7 +61,7 @@ pub use file::{ContentHash, FileStamp, MAX_FILE_BYTES};
 pub use ignored::{Ignored, Reason, condensed};
 pub use labels::LabelMap;
 pub use list::ListOptions;
-pub use loader::{Batch, Batches, Content, Failed, Known, Picture, content_hashes};
+pub use loader::{Batch, Batches, Content, Failed, Known, Picture};
 pub use notes::{Note, Notes};
 pub use reading::{Reading, Source};
 pub use resize::{Interpolation, resize};

@@ -6,22 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use rayon::prelude::*;
-
 use crate::decode::Decoded;
 use crate::error::ImageError;
 use crate::file::{self, ContentHash, FileStamp};
 use crate::notes::Notes;
 use crate::transform::Transform;
-
-/// The BLAKE3 hash of each file's content, in the order of `paths`. Reads on all cores, each file whole.
-///
-/// # Errors
-/// Those of [`Image::open`](crate::Image::open) that concern the file and not the picture.
-pub fn content_hashes<P: AsRef<Path> + Sync>(paths: &[P]) -> Vec<Result<ContentHash, ImageError>> {
-    let hash = |path: &P| file::read(path.as_ref()).map(|(bytes, _)| blake3::hash(&bytes).into());
-    paths.par_iter().map(hash).collect()
-}
 
 /// Some pictures, ready for a network, and what became of the other files among them.
 ///

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use engraft_data::{Batch, Batches, Failed, FileStamp, Image, Transform, content_hashes};
+use engraft_data::{Batch, Batches, Failed, FileStamp, Image, Transform};
 use libjpeg_turbo_rs::{PixelFormat, Subsampling, compress};
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -233,7 +233,6 @@ fn what_is_no_regular_file_is_not_opened() {
     for path in [pipe, socket, "/dev/zero".into(), folder.path().into()] {
         let message = Image::open(&path).unwrap_err().to_string();
         assert_eq!(message, format!("{}: it is no regular file", path.display()));
-        assert!(content_hashes(&[&path])[0].is_err());
         assert!(FileStamp::of(&path).is_err());
         let batch = Batches::new(vec![path], Transform::imagenet(), 1).next().unwrap();
         assert_eq!((batch.failed.len(), batch.paths()), (1, 1));
@@ -317,12 +316,15 @@ fn a_jpeg_of_very_many_scans_is_refused() {
 }
 
 #[test]
-fn content_hashes_are_blake3_in_the_order_of_the_paths() {
+fn content_is_hashed_by_blake3_also_of_what_is_not_decoded() {
     let (_folder, paths) = folder_with_bad_files();
-    let hashes = content_hashes(&paths);
-    assert_eq!(hashes.len(), 10);
-    let expected = blake3::hash(&std::fs::read(&paths[3]).unwrap());
-    assert_eq!(hashes[3].as_ref().unwrap(), expected.as_bytes());
-    assert_ne!(hashes[0].as_ref().unwrap(), hashes[1].as_ref().unwrap());
-    assert!(hashes[9].as_ref().unwrap_err().to_string().contains("9.jpg: cannot read the file"));
+    let mut batch = Batches::skipping(paths.clone(), Transform::imagenet(), 16, |_| true).next().unwrap();
+    batch.known.sort_by_key(|known| known.index);
+    assert_eq!((batch.known.len(), batch.failed.len()), (9, 1));
+    for known in &batch.known {
+        let expected = blake3::hash(&std::fs::read(&paths[known.index]).unwrap());
+        assert_eq!(known.content.hash, *expected.as_bytes());
+    }
+    assert_ne!(batch.known[0].content.hash, batch.known[1].content.hash);
+    assert!(batch.failed[0].error.to_string().contains("9.jpg: cannot read the file"));
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use engraft_data::{Dataset, LabelMap, ListOptions, SplitSpec, Transform};
 use engraft_graph::{Graft, Graph, HeadSpec};
-use engraft_train::{FitOptions, Solver};
+use engraft_train::{FitOptions, LARGEST_SIDE, Solver, TrainError};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Pretrained};
@@ -194,11 +194,18 @@ impl Config {
     /// The same with nothing left open: paths are absolute, and what follows from other fields is said.
     ///
     /// # Errors
-    /// When there are no such weights.
+    /// When there are no such weights, images are larger than [`LARGEST_SIDE`], or L-BFGS is to find more than a linear head.
     pub fn resolved(&self) -> Result<Self, Error> {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
         let pretrained = self.pretrained()?;
         let by_default = if pretrained.is_random() { Freeze::None } else { Freeze::Backbone };
+        let is_linear = self.hidden_units.is_empty() && self.freeze.unwrap_or(by_default) == Freeze::Backbone;
+        if self.solver == Solver::Lbfgs && !is_linear {
+            return Err(TrainError::NotLinear.into());
+        }
+        if let Some(size) = self.size.filter(|size| *size > LARGEST_SIDE) {
+            return Err(Error::TooLarge { size });
+        }
         Ok(Self {
             data: absolute(&self.data),
             labels: self.labels.as_deref().map(absolute),

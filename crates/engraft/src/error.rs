@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use engraft_data::DataError;
 use engraft_engine::EngineError;
 use engraft_graph::GraphError;
-use engraft_train::TrainError;
+use engraft_train::{LARGEST_SIDE, TrainError};
 use engraft_weights::WeightsError;
 use engraft_zoo::{SizeError, UnknownArchitecture};
 use thiserror::Error;
@@ -52,6 +52,12 @@ pub enum Error {
         architecture: String,
         /// The names of those that are published.
         known: String,
+    },
+    /// Images of a size that no checkpoint may ask for.
+    #[error("images of {size} pixels a side are too large; {LARGEST_SIDE} are the most")]
+    TooLarge {
+        /// As given.
+        size: u32,
     },
     /// Auxiliary heads that cannot be trained.
     #[error("{0}")]

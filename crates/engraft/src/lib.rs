@@ -98,8 +98,9 @@ pub use engraft_engine::{Engine, EngineError, Network, SplitMix64, Trainer};
 pub use engraft_graph::{Graft, Graph, GraphError, HeadSpec};
 pub use engraft_tensor::{StateDict, Tensor, WriteError, check_writable};
 pub use engraft_train::{
-    About, CacheSettings, Checkpoint, ClassCount, Epoch, Evaluation, Event, Replacement, RunEnd,
-    SolutionSummary, Solver, TrainError, WrongPhoto, default_cache_size, disk_usage, features_folder,
+    About, CacheSettings, Checkpoint, ClassCount, Epoch, Evaluation, Event, LARGEST_SIDE, Replacement,
+    RunEnd, SolutionSummary, Solver, TrainError, WrongPhoto, default_cache_size, disk_usage, features_folder,
+    index_folder,
 };
 pub use engraft_weights::{WeightsError, cache_dir};
 pub use engraft_zoo::architectures;

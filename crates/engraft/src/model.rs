@@ -68,6 +68,11 @@ impl Model {
         &self.classes
     }
 
+    /// How an image becomes an input.
+    pub fn transform(&self) -> &Transform {
+        &self.transform
+    }
+
     /// The network as a graph.
     pub fn graph(&self) -> &Graph {
         &self.graph

@@ -63,7 +63,7 @@ pub fn write_atomically(
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<(), WriteError> {
     let file = AtomicFile::create(path)?;
-    let mut writer = BufWriter::new(file.temporary.as_file());
+    let mut writer = BufWriter::new(file.file());
     write(&mut writer).and_then(|()| writer.flush()).map_err(|error| WriteError::new(path, error))?;
     drop(writer);
     file.commit()
@@ -78,14 +78,14 @@ pub fn check_writable(path: &Path) -> Result<(), WriteError> {
 }
 
 /// A file under a temporary name beside its place, removed when dropped unless [`commit`](Self::commit)ted.
-struct AtomicFile {
+pub(crate) struct AtomicFile {
     temporary: NamedTempFile,
     path: PathBuf,
 }
 
 impl AtomicFile {
     /// Creates the temporary file, of a name that no other process has, in the folder of `path`.
-    fn create(path: &Path) -> Result<Self, WriteError> {
+    pub(crate) fn create(path: &Path) -> Result<Self, WriteError> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".engraft-").suffix(".part");
         // Private by default, as files in /tmp should be. This one gets the permissions that a new file has.
@@ -97,8 +97,13 @@ impl AtomicFile {
         Ok(Self { temporary, path: path.to_path_buf() })
     }
 
+    /// What is written.
+    pub(crate) fn file(&self) -> &File {
+        self.temporary.as_file()
+    }
+
     /// Syncs the file and gives it its name.
-    fn commit(self) -> Result<(), WriteError> {
+    pub(crate) fn commit(self) -> Result<(), WriteError> {
         let Self { temporary, path } = self;
         let finish = || {
             temporary.as_file().sync_all()?;

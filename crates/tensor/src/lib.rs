@@ -31,6 +31,6 @@ mod tensor;
 pub use atomic::{WriteError, check_writable, sync_folder, write_atomically};
 pub use element::Element;
 pub use read_error::{ReadError, first_bytes};
-pub use safetensors_file::{is_safetensors, read_metadata};
+pub use safetensors_file::{is_safetensors, read_metadata, write_safetensors_rows};
 pub use state_dict::StateDict;
 pub use tensor::{Tensor, TensorData};

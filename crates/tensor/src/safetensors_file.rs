@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata};
 use serde_json::json;
 
+use crate::atomic::AtomicFile;
 use crate::{Element, ReadError, StateDict, Tensor, TensorData, WriteError, first_bytes, write_atomically};
 
 /// The length of the header, before the header.
@@ -134,7 +135,10 @@ impl StateDict {
         let mut tensors: Vec<_> = self.iter().collect();
         tensors.sort_by_key(|(name, tensor)| (tensor.dtype() != "I64", *name));
         write_atomically(path, |file| {
-            let header = header_of(&tensors, metadata)?;
+            let described = tensors
+                .iter()
+                .map(|(name, tensor)| (*name, tensor.dtype(), tensor.shape.as_slice(), tensor.bytes().len()));
+            let header = header_of(described, metadata)?;
             file.write_all(&(header.len() as u64).to_le_bytes())?;
             file.write_all(&header)?;
             tensors.iter().try_for_each(|(_, tensor)| file.write_all(tensor.bytes()))
@@ -142,16 +146,69 @@ impl StateDict {
     }
 }
 
-/// The JSON that describes tensors which follow it in this order, padded so that they are aligned.
-fn header_of(tensors: &[(&str, &Tensor)], metadata: &BTreeMap<String, String>) -> io::Result<Vec<u8>> {
+/// Writes a `.safetensors` file of one tensor `[n, ..]` of `f32` whose rows come one after another, whole or not at all (see [`write_atomically`]): no more
+/// than a row is in memory.
+///
+/// `fill` appends rows of the shape `row`, and returns the metadata. The header comes first in the file, and so its room is set aside for `most` rows
+/// and metadata as long as `longest`.
+///
+/// # Errors
+/// What `fill` returns; when the file cannot be written, or the header needs more than its room.
+///
+/// # Panics
+/// If a row has another number of values than its shape.
+pub fn write_safetensors_rows<E: From<WriteError>>(
+    path: &Path,
+    name: &str,
+    row: &[usize],
+    (most, longest): (usize, &BTreeMap<String, String>),
+    fill: impl FnOnce(&mut dyn FnMut(&[f32]) -> Result<(), WriteError>) -> Result<BTreeMap<String, String>, E>,
+) -> Result<(), E> {
+    let width: usize = row.iter().product();
+    let header = |count: usize, metadata: &BTreeMap<String, String>| {
+        let shape = [&[count], row].concat();
+        header_of([(name, "F32", shape.as_slice(), count * width * size_of::<f32>())], metadata)
+    };
+    let failed = |error: io::Error| WriteError::new(path, error);
+    let room = header(most, longest).map_err(failed)?.len();
+    let file = AtomicFile::create(path)?;
+    let mut writer = BufWriter::new(file.file());
+    writer.write_all(&vec![b' '; LENGTH_BYTES + room]).map_err(failed)?;
+    let mut count = 0;
+    let metadata = fill(&mut |values| {
+        assert_eq!(values.len(), width, "values of a row");
+        count += 1;
+        writer.write_all(bytemuck::cast_slice(values)).map_err(failed)
+    })?;
+    let mut finish = || {
+        let mut header = header(count, &metadata)?;
+        if header.len() > room {
+            return Err(io::Error::other("the header is longer than was said"));
+        }
+        header.resize(room, b' ');
+        writer.seek(SeekFrom::Start(0))?;
+        writer.write_all(&(room as u64).to_le_bytes())?;
+        writer.write_all(&header)?;
+        writer.flush()
+    };
+    finish().map_err(failed)?;
+    drop(writer);
+    Ok(file.commit()?)
+}
+
+/// The JSON that describes tensors (name, type, shape, bytes) which follow it in this order, padded so that they are aligned.
+fn header_of<'a>(
+    tensors: impl IntoIterator<Item = (&'a str, &'a str, &'a [usize], usize)>,
+    metadata: &BTreeMap<String, String>,
+) -> io::Result<Vec<u8>> {
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
         header.insert("__metadata__".to_string(), json!(metadata));
     }
     let mut start = 0;
-    for (name, tensor) in tensors {
-        let end = start + tensor.bytes().len();
-        let info = json!({ "dtype": tensor.dtype(), "shape": tensor.shape, "data_offsets": [start, end] });
+    for (name, dtype, shape, bytes) in tensors {
+        let end = start + bytes;
+        let info = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
         header.insert(name.to_string(), info);
         start = end;
     }

@@ -5,7 +5,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use engraft_tensor::{StateDict, WriteError, read_metadata, write_atomically};
+use engraft_tensor::{
+    StateDict, Tensor, WriteError, read_metadata, write_atomically, write_safetensors_rows,
+};
 
 /// A file that the Python package wrote (`parity/state_dicts.py`).
 fn file(name: &str) -> PathBuf {
@@ -150,4 +152,53 @@ fn permissions_are_those_of_any_new_file() {
     write_atomically(&atomic, |_| Ok(())).unwrap();
     let mode = |path| fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode(atomic), mode(ordinary));
+}
+
+#[test]
+fn rows_that_are_written_one_by_one_make_the_same_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, rows) = (folder.path().join("whole.safetensors"), folder.path().join("rows.safetensors"));
+    let names = |count: usize| -> BTreeMap<String, String> {
+        let names: Vec<String> = (0..count).map(|i| format!("Käfer {i}.jpg")).collect();
+        [("paths".to_string(), names.join(" "))].into()
+    };
+    // All that were announced, some, and none.
+    for count in [1200, 7, 0] {
+        let values: Vec<f32> = (0..6 * count).map(|value| value as f32 - 0.5).collect();
+        write_safetensors_rows(&rows, "features", &[2, 3], (1200, &names(1200)), |append| {
+            values.chunks(6).try_for_each(append)?;
+            Ok::<_, WriteError>(names(count))
+        })
+        .unwrap();
+        let dict: StateDict =
+            [("features".to_string(), Tensor::f32([count, 2, 3], values))].into_iter().collect();
+        assert_eq!(StateDict::read_safetensors(&rows).unwrap(), dict);
+        assert_eq!(read_metadata(&rows).unwrap(), names(count));
+        if count == 1200 {
+            dict.write_safetensors(&whole, &names(count)).unwrap();
+            assert!(fs::read(&whole).unwrap() == fs::read(&rows).unwrap());
+        }
+    }
+}
+
+#[test]
+fn rows_that_end_early_leave_the_old_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.safetensors");
+    fs::write(&path, "old").unwrap();
+    let none = BTreeMap::new();
+    let stopped = || WriteError::new(Path::new("stopped"), io::Error::other("stopped"));
+    let error = write_safetensors_rows(&path, "features", &[1], (2, &none), |append| {
+        append(&[1.0])?;
+        Err(stopped())
+    });
+    assert_eq!(error.unwrap_err().path, Path::new("stopped"));
+    // Metadata that have no room.
+    let error = write_safetensors_rows(&path, "features", &[1], (2, &none), |append| {
+        append(&[1.0])?;
+        Ok::<_, WriteError>(metadata())
+    });
+    assert!(error.unwrap_err().to_string().contains("the header is longer than was said"));
+    assert_eq!(names_in(folder.path()), ["rows.safetensors"]);
+    assert_eq!(fs::read(&path).unwrap(), b"old");
 }

@@ -47,6 +47,11 @@ pub fn features_folder(root: &Path) -> PathBuf {
     root.join("features")
 }
 
+/// Where the program's cache folder keeps what it knows of photos.
+pub fn index_folder(root: &Path) -> PathBuf {
+    root.join("index")
+}
+
 /// Number of files and bytes below a folder; none for a folder that is not there.
 ///
 /// # Errors

@@ -101,15 +101,21 @@ pub struct TrainingSummary {
     pub skipped_images: usize,
 }
 
-/// The largest side in pixels that a checkpoint may ask for.
-const LARGEST_SIDE: u32 = 1 << 16;
+/// The largest side in pixels of the image that a network sees. torchvision's own see 518 at most, and a pass at 4096 takes gigabytes already: what asks for
+/// more is a slip, or a stranger's file that is to use the memory up.
+pub const LARGEST_SIDE: u32 = 4096;
 
 impl About {
     /// A stranger's file may ask for anything; what it asks for must be possible before memory is set aside for it.
     fn check(&self) -> Result<(), String> {
         let Transform { resize, crop, mean, std, .. } = &self.transform;
-        if let Some(side) = [resize, crop].into_iter().find(|side| !(1..=LARGEST_SIDE).contains(*side)) {
-            return Err(format!("a size of {side} is not between 1 and {LARGEST_SIDE}"));
+        // The part that is cut out is most of the image.
+        for (side, largest) in [(crop, LARGEST_SIDE), (resize, 2 * LARGEST_SIDE)] {
+            if !(1..=largest).contains(side) {
+                return Err(format!(
+                    "it asks for images of {side} pixels a side, and {largest} are the most"
+                ));
+            }
         }
         self.head.check().map_err(|error| error.to_string())?;
         if self.classes.len() != self.head.classes {

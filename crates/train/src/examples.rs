@@ -2,18 +2,25 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use engraft_data::{Batches, Failed, Sample, Transform};
 use engraft_tensor::Tensor;
 
+use crate::order::Windows;
 use crate::store::{Row, Rows};
 use crate::{Frozen, Order, TrainError};
 
-/// Batches of rows that are read ahead.
-const AHEAD: usize = 2;
+/// Threads that read rows. More would not be faster: reading from the page cache is copying.
+const MOST_READERS: usize = 4;
+
+/// Batches of rows that are read ahead, where they are small: about as many as are used while a thread waits for its turn on a busy processor.
+const MOST_AHEAD: usize = 16;
+
+/// How large they may be together, unless a batch for each thread is more.
+const AHEAD_BYTES: usize = 32 << 20;
 
 /// What a network is trained, evaluated or run on.
 pub struct Examples<'a> {
@@ -166,7 +173,7 @@ pub struct ExampleBatches<'a> {
 }
 
 enum Reader<'a> {
-    Rows(Receiver<Batch>),
+    Rows(Receiver<Receiver<Batch>>),
     Images { batches: Batches, order: Vec<usize> },
     Computed(Computed<'a>),
 }
@@ -214,7 +221,10 @@ impl ExampleBatches<'_> {
         let mut all = Batch::default();
         loop {
             let next = match &mut self.reader {
-                Reader::Rows(batches) => batches.recv().ok(),
+                Reader::Rows(batches) => {
+                    let read = |batch: Receiver<Batch>| batch.recv().expect("who takes a batch reads it");
+                    batches.recv().ok().map(read)
+                }
                 Reader::Images { batches, order } => batches.next().map(|batch| Batch {
                     indices: batch.pictures.iter().map(|picture| order[picture.index]).collect(),
                     values: batch.images,
@@ -244,45 +254,92 @@ fn failures(failed: Vec<Failed>) -> impl Iterator<Item = (usize, String)> {
     failed.into_iter().map(|failed| (failed.index, failed.error.to_string()))
 }
 
-/// Starts to gather rows from where they lie on the disk to where the engine takes them.
-fn read_rows(store: Rows, rows: Arc<[Row]>, order: Order, batch_size: usize) -> Receiver<Batch> {
-    let (sender, receiver) = sync_channel(AHEAD);
-    let count = rows.len();
-    let rows_of = move |indices: &[usize]| -> Vec<Row> { indices.iter().map(|i| rows[*i]).collect() };
-    thread::spawn(move || {
-        let mut windows = order.windows(count);
-        let mut will_need = || {
-            let window = windows.next()?;
-            store.will_need(rows_of(&window));
-            Some(window)
+/// Starts to gather rows from where they lie on the disk to where the engine takes them, on threads of their own. Batches come in the order
+/// in which they were taken from the plan, whichever is read first.
+fn read_rows(store: Rows, rows: Arc<[Row]>, order: Order, batch_size: usize) -> Receiver<Receiver<Batch>> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let readers = cores.min(MOST_READERS).min(rows.len().div_ceil(batch_size));
+    let batch_bytes = batch_size.min(rows.len()).saturating_mul(store.width() * size_of::<f32>());
+    let ahead = (AHEAD_BYTES / batch_bytes.max(1)).min(MOST_AHEAD).max(readers);
+    let (queue, batches) = sync_channel(ahead);
+    let plan = Plan::new(store.clone(), Arc::clone(&rows), order, batch_size);
+    let plan = Arc::new(Mutex::new((plan, queue)));
+    for _ in 0..readers {
+        let (plan, store, rows) = (Arc::clone(&plan), store.clone(), Arc::clone(&rows));
+        // The next batch, and where it is waited for. While enough is read ahead, one thread waits here and the others for it.
+        let take = move || {
+            let mut plan = plan.lock().unwrap_or_else(PoisonError::into_inner);
+            let (plan, queue) = &mut *plan;
+            let indices = plan.next()?;
+            let (sender, batch) = sync_channel(1);
+            queue.send(batch).ok()?;
+            Some((indices, sender))
         };
-        let mut window = will_need();
-        let mut indices = Vec::new();
-        while let Some(current) = window {
-            // The disk reads the next window while this one is used.
-            window = will_need();
-            indices.extend(current);
-            let most = if window.is_some() { indices.len() / batch_size * batch_size } else { indices.len() };
-            for indices in indices[..most].chunks(batch_size) {
-                let batch = gather(&store, &rows_of(indices), indices);
-                if sender.send(batch).is_err() {
-                    return;
-                }
+        thread::spawn(move || {
+            while let Some((indices, sender)) = take() {
+                // Nobody may wait for it any more: then there is nothing more to take either.
+                let _ = sender.send(gather(&store, &rows_of(&rows, &indices), indices));
             }
-            indices.drain(..most);
-        }
-    });
-    receiver
+        });
+    }
+    batches
 }
 
-fn gather(store: &Rows, rows: &[Row], indices: &[usize]) -> Batch {
+fn rows_of(rows: &[Row], indices: &[usize]) -> Vec<Row> {
+    indices.iter().map(|i| rows[*i]).collect()
+}
+
+/// Which examples the next batches have.
+struct Plan {
+    store: Rows,
+    rows: Arc<[Row]>,
+    windows: Windows,
+    /// Those of the window that is used now.
+    indices: VecDeque<usize>,
+    /// The window after that, which the disk reads meanwhile.
+    following: Option<Vec<usize>>,
+    batch_size: usize,
+}
+
+impl Plan {
+    fn new(store: Rows, rows: Arc<[Row]>, order: Order, batch_size: usize) -> Plan {
+        let windows = order.windows(rows.len());
+        let mut plan = Plan { store, rows, windows, indices: VecDeque::new(), following: None, batch_size };
+        plan.following = plan.window();
+        plan
+    }
+
+    /// The window after the last one, which the disk begins to read.
+    fn window(&mut self) -> Option<Vec<usize>> {
+        let window = self.windows.next()?;
+        self.store.will_need(rows_of(&self.rows, &window));
+        Some(window)
+    }
+}
+
+impl Iterator for Plan {
+    type Item = Vec<usize>;
+
+    fn next(&mut self) -> Option<Vec<usize>> {
+        while self.indices.len() < self.batch_size
+            && let Some(window) = self.following.take()
+        {
+            self.following = self.window();
+            self.indices.extend(window);
+        }
+        let count = self.batch_size.min(self.indices.len());
+        (count > 0).then(|| self.indices.drain(..count).collect())
+    }
+}
+
+fn gather(store: &Rows, rows: &[Row], indices: Vec<usize>) -> Batch {
     let mut values = vec![0.0; rows.len() * store.width()];
     if store.read(rows, &mut values).is_ok() {
-        return Batch { indices: indices.to_vec(), values, failed: Vec::new() };
+        return Batch { indices, values, failed: Vec::new() };
     }
     let mut batch = Batch::default();
-    for (i, row) in indices.iter().zip(rows) {
-        batch.push_row(store, *i, *row);
+    for (i, row) in indices.into_iter().zip(rows) {
+        batch.push_row(store, i, *row);
     }
     batch
 }

@@ -21,6 +21,7 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::TrainError;
+use crate::cache_size::index_folder;
 
 const FRAME: usize = 64;
 const BODY: usize = FRAME - size_of::<u64>();
@@ -71,7 +72,7 @@ type Key = [u8; 16];
 impl Index {
     /// The index in the cache folder `root`, which need not exist.
     pub fn open(root: &Path) -> Index {
-        Index { folder: Some(root.join("index")), ..Index::none() }
+        Index { folder: Some(index_folder(root)), ..Index::none() }
     }
 
     /// An index that knows nothing and keeps nothing.

@@ -35,8 +35,12 @@ mod segment;
 mod store;
 mod twins;
 
-pub use cache_size::{CacheSettings, default_cache_size, disk_usage, evict, features_folder, free_disk};
-pub use checkpoint::{About, Checkpoint, Replacement, SplitRecord, TrainingSummary, WeightsRecord};
+pub use cache_size::{
+    CacheSettings, default_cache_size, disk_usage, evict, features_folder, free_disk, index_folder,
+};
+pub use checkpoint::{
+    About, Checkpoint, LARGEST_SIDE, Replacement, SplitRecord, TrainingSummary, WeightsRecord,
+};
 pub use error::TrainError;
 pub use evaluate::{ClassCount, Evaluation, Guess, evaluate, softmax};
 pub use examples::{ExampleBatch, ExampleBatches, Examples, image_batch};

@@ -162,3 +162,22 @@ fn whoever_stops_in_the_middle_waits_for_nothing() {
     assert_eq!(features.batches(SHUFFLED, 4).take(2).count(), 2);
     assert_eq!(features.batches(SHUFFLED, 4).count(), 13);
 }
+
+#[test]
+fn rows_come_in_their_order_whichever_thread_reads_them() {
+    // More than a window, and more batches than are read ahead.
+    const EXAMPLES: usize = (1 << 16) + 1000;
+    let values = (0..2 * EXAMPLES).map(|value| value as f32).collect();
+    let examples = Examples::in_memory(vec![2], values, vec![0; EXAMPLES]);
+    for order in [Order::Sequential, SHUFFLED] {
+        let mut came = Vec::new();
+        for batch in examples.batches(order, 100) {
+            let batch = batch.unwrap();
+            let rows = batch.indices.iter().flat_map(|i| [(2 * i) as f32, (2 * i + 1) as f32]);
+            assert!(rows.eq(batch.input.as_f32().unwrap().iter().copied()));
+            assert!(batch.indices.len() == 100 || came.len() + batch.indices.len() == EXAMPLES);
+            came.extend(batch.indices);
+        }
+        assert!(order.windows(EXAMPLES).flatten().eq(came));
+    }
+}

@@ -1,19 +1,20 @@
 //! `engraft cache`
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use clap::{Args, Subcommand};
-use engraft::{cache_dir, default_cache_size, disk_usage, features_folder};
+use engraft::{cache_dir, default_cache_size, disk_usage, features_folder, index_folder};
 use serde_json::json;
 
 use super::Outcome;
-use crate::output::{json_line, json_path};
+use crate::output::{json_line, json_path, print_line};
 
 /// Say how large the cache is, or empty it
 ///
-/// The cache holds the features of your images, so that they need not be computed again, and downloaded weights. It lies where
+/// The cache holds the features of your images, so that they need not be computed again, an index, so that they need not be read again, and
+/// downloaded weights. It lies where
 /// $ENGRAFT_CACHE says, else in $XDG_CACHE_HOME/engraft, else in ~/.cache/engraft.
 #[derive(Args)]
 pub(crate) struct Cache {
@@ -27,19 +28,21 @@ pub(crate) struct Cache {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Delete the features; downloaded weights stay
+    /// Delete the features and what is known of your images; downloaded weights stay
     Clear,
 }
 
 impl Cache {
     pub(crate) fn run(self) -> Outcome {
         let root = cache_dir();
-        let features = features_folder(&root);
+        let (features, index) = (features_folder(&root), index_folder(&root));
         let error = |error: io::Error| format!("cannot read the cache {}: {error}", root.display());
         let (_, features_bytes) = disk_usage(&features).map_err(error)?;
+        let (_, index_bytes) = disk_usage(&index).map_err(error)?;
         let (_, weights_bytes) = disk_usage(&root.join("weights")).map_err(error)?;
         if let Some(Action::Clear) = self.action {
             delete(&features)?;
+            delete(&index)?;
         }
         let limit = default_cache_size(&root);
         let cleared = self.action.is_some();
@@ -47,25 +50,19 @@ impl Cache {
             json_line(&json!({
                 "path": json_path(&root),
                 "features_bytes": features_bytes,
+                "index_bytes": index_bytes,
                 "weights_bytes": weights_bytes,
                 "limit_bytes": limit,
                 "cleared": cleared,
             }))?;
         } else {
-            let mut stdout = io::stdout().lock();
-            writeln!(stdout, "cache     {}", root.display())?;
-            writeln!(
-                stdout,
-                "features  {}{}",
-                megabytes(features_bytes),
-                if cleared { ", deleted" } else { "" }
-            )?;
-            writeln!(
-                stdout,
-                "limit     {} of features; `engraft train --cache-size` sets another",
-                megabytes(limit)
-            )?;
-            writeln!(stdout, "weights   {}", megabytes(weights_bytes))?;
+            let deleted = if cleared { ", deleted" } else { "" };
+            let limit = megabytes(limit);
+            print_line(&format!("cache     {}", root.display()))?;
+            print_line(&format!("features  {}{deleted}", megabytes(features_bytes)))?;
+            print_line(&format!("limit     {limit} of features; `engraft train --cache-size` sets another"))?;
+            print_line(&format!("index     {}{deleted}", megabytes(index_bytes)))?;
+            print_line(&format!("weights   {}", megabytes(weights_bytes)))?;
         }
         Ok(())
     }

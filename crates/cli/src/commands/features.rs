@@ -1,18 +1,19 @@
 //! `engraft features`
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use clap::Args;
-use engraft::{StateDict, Tensor};
+use engraft_tensor::write_safetensors_rows;
 use serde_json::json;
 
 use super::Outcome;
 use crate::interrupt::stop_on_signal;
 use crate::network::{DeviceArgs, NetworkArgs};
-use crate::output::{check_out, image_bar, json_line, json_path, note};
+use crate::output::{check_out, image_bar, json_line, json_path, note, print_line};
+use crate::photo_notes::PhotoNotes;
 
 /// Write what a network makes of images: what its head sees, or the output of any module
 #[derive(Args)]
@@ -42,34 +43,53 @@ impl Features {
     pub(crate) fn run(self) -> Outcome {
         check_out(&self.out)?;
         let (model, photos) = self.network.resolve()?;
+        let turns = model.transform().exif_orientation;
         let mut extractor = model.extractor(self.at.as_deref(), self.device.device())?;
         let stop = stop_on_signal();
         let bar = image_bar("features");
         let count = photos.len();
         bar.set_length(count as u64);
-        let shape = extractor.shape().to_vec();
+        let row = extractor.shape().to_vec();
         let mut used = Vec::new();
-        let mut values = Vec::new();
         let mut failures = 0;
-        for output in extractor.features(photos) {
-            let output = output?;
-            match output.values {
-                Ok(row) => {
-                    values.extend(row);
-                    used.push(output.path);
+        let mut notes = PhotoNotes::default();
+        let all = metadata(&photos)?;
+        write_safetensors_rows(
+            &self.out,
+            "features",
+            &row,
+            (count, &all),
+            |append| -> Result<_, Box<dyn Error>> {
+                for output in extractor.features(photos) {
+                    let output = output?;
+                    match output.values {
+                        Ok(values) => {
+                            append(&values)?;
+                            notes.add(output.notes, &output.path);
+                            used.push(output.path);
+                        }
+                        Err(error) => {
+                            failures += 1;
+                            bar.suspend(|| note(&format!("error: {error}")));
+                        }
+                    }
+                    bar.inc(1);
+                    if stop.load(Ordering::Relaxed) {
+                        return Err("stopped; nothing was written".into());
+                    }
                 }
-                Err(error) => {
-                    failures += 1;
-                    bar.suspend(|| note(&format!("error: {error}")));
-                }
-            }
-            bar.inc(1);
-            if stop.load(Ordering::Relaxed) {
-                return Err("stopped; nothing was written".into());
-            }
-        }
+                metadata(&used)
+            },
+        )?;
         bar.finish_and_clear();
-        self.write(&[&[used.len()], shape.as_slice()].concat(), values, &used)?;
+        notes.print(turns);
+        let shape = [&[used.len()], row.as_slice()].concat();
+        if self.json {
+            json_line(&json!({"event": "end", "out": json_path(&self.out), "shape": shape}))?;
+        } else {
+            let out = self.out.display();
+            print_line(&format!("features {shape:?} of {} images in {out}", used.len()))?;
+        }
         match failures {
             0 => Ok(()),
             _ => {
@@ -77,18 +97,9 @@ impl Features {
             }
         }
     }
+}
 
-    fn write(&self, shape: &[usize], values: Vec<f32>, paths: &[PathBuf]) -> Outcome {
-        let features: StateDict =
-            [("features".to_string(), Tensor::f32(shape, values))].into_iter().collect();
-        let paths: Vec<String> = paths.iter().map(|path| json_path(path)).collect();
-        let metadata = BTreeMap::from([("paths".to_string(), serde_json::to_string(&paths)?)]);
-        features.write_safetensors(&self.out, &metadata)?;
-        if self.json {
-            json_line(&json!({"event": "end", "out": json_path(&self.out), "shape": shape}))?;
-        } else {
-            writeln!(io::stdout(), "features {shape:?} of {} images in {}", paths.len(), self.out.display())?;
-        }
-        Ok(())
-    }
+fn metadata(paths: &[PathBuf]) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
+    let paths: Vec<String> = paths.iter().map(|path| json_path(path)).collect();
+    Ok(BTreeMap::from([("paths".to_string(), serde_json::to_string(&paths)?)]))
 }

@@ -1,6 +1,5 @@
 //! `engraft info`
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,7 +7,7 @@ use engraft::{About, Checkpoint, Solver};
 use serde_json::json;
 
 use super::Outcome;
-use crate::output::{json_line, json_path, percent};
+use crate::output::{json_line, json_path, percent, print_line};
 use crate::training_output::{commonest, recall_text};
 
 /// Say what a checkpoint is: what it tells apart, what it was trained on, how well, under which licence
@@ -30,9 +29,8 @@ impl Info {
             json_line(&json!({"path": path, "about": about}))?;
             return Ok(());
         }
-        let mut stdout = io::stdout().lock();
         for (name, text) in lines(&about) {
-            writeln!(stdout, "{name:<14} {text}")?;
+            print_line(&format!("{name:<14} {text}"))?;
         }
         Ok(())
     }

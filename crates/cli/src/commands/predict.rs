@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,7 +11,8 @@ use serde_json::json;
 
 use super::Outcome;
 use crate::network::{DeviceArgs, NetworkArgs};
-use crate::output::{json_line, json_number, json_path, note, percent};
+use crate::output::{json_line, json_number, json_path, note, percent, print_line};
+use crate::photo_notes::PhotoNotes;
 
 /// Say what is in images, by a checkpoint or by a pretrained network as it is
 #[derive(Args)]
@@ -48,11 +49,14 @@ impl Predict {
     pub(crate) fn run(self) -> Outcome {
         let names = self.category_names.as_deref().map(read_names).transpose()?.unwrap_or_default();
         let (model, photos) = self.network.resolve()?;
+        let turns = model.transform().exif_orientation;
         let mut predictor = model.predictor(self.device.device())?;
         let classes = predictor.classes().to_vec();
         let mut failures = 0;
+        let mut notes = PhotoNotes::default();
         for prediction in predictor.predict(photos) {
             let prediction = prediction?;
+            notes.add(prediction.notes, &prediction.path);
             match prediction.guesses {
                 Ok(guesses) => {
                     let guess = |(class, probability): (usize, f32)| {
@@ -68,6 +72,7 @@ impl Predict {
                 }
             }
         }
+        notes.print(turns);
         match failures {
             0 => Ok(()),
             1 => Err("1 image could not be used".into()),
@@ -82,12 +87,9 @@ impl Predict {
             });
             return json_line(&json!({"path": json_path(path), "top": top.collect::<Vec<_>>()}));
         }
-        let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{}", path.display())?;
-        for guess in guesses {
-            writeln!(stdout, "  {:>7}  {}", percent(f64::from(guess.probability)), guess.name)?;
-        }
-        Ok(())
+        let guess =
+            |guess: &Guess<'_>| format!("\n  {:>7}  {}", percent(f64::from(guess.probability)), guess.name);
+        print_line(&format!("{}{}", path.display(), guesses.iter().map(guess).collect::<String>()))
     }
 
     fn print_failure(&self, path: &Path, reason: &str) -> io::Result<()> {

@@ -193,10 +193,11 @@ impl Train {
     fn config_of_data(&self, data: Option<&Path>) -> Result<Config, Box<dyn Error>> {
         let data = data.ok_or_else(|| usage("which images? pass a folder or a CSV file"))?;
         let arch = self.pretrained.arch.as_deref().ok_or_else(|| {
-            usage(
-                "which network? pass --arch ARCH: mobilenet_v2 is small and fast, resnet50 larger and often better; \
-                 `engraft models` lists all",
-            )
+            usage(&format!(
+                "which network? pass --arch ARCH, as in\n\n    engraft train {} --arch mobilenet_v2\n\n\
+                 which is small and fast; resnet50 is larger and often better; `engraft models` lists all",
+                data.display()
+            ))
         })?;
         Ok(Config::new(data, arch))
     }
