@@ -326,7 +326,9 @@ impl Lowering<'_> {
             }
             Kernel::Affine { layer, axis, input } => {
                 let channels = self.shapes[value].get(*axis).copied();
-                self.require(channels == Some(layer.affine.scale.len()))?;
+                self.require(
+                    channels == Some(layer.affine.scale.len()) && self.shapes[*input] == self.shapes[value],
+                )?;
                 let mut order = natural(axes);
                 order.remove(*axis);
                 order.push(*axis);

@@ -47,7 +47,7 @@ const BATCHES: std::ops::RangeInclusive<usize> = 1..=16;
 /// The shapes of all nodes for several inputs, as many as the network takes, and the batches of these.
 ///
 /// A residual that has the right shape by chance, at a batch of one, or in images so small that a map has one pixel, has it in none
-/// of the others.
+/// of the others: larger ones, and the smallest that there are.
 ///
 /// # Errors
 /// When the network takes no batch of images of its own size.
@@ -59,9 +59,16 @@ fn probes(graph: &Graph) -> Result<(Vec<usize>, Vec<Vec<Shape>>), EngineError> {
     let Some(&(batch, _)) = probes.last() else {
         return Ok((vec![1], vec![shapes(1, own)?]));
     };
-    let mut larger = own.to_vec();
-    larger.iter_mut().skip(1).for_each(|size| *size *= 2);
-    probes.extend(shapes(batch, &larger).ok().map(|shapes| (batch, shapes)));
+    let twice = |size: &usize| 2 * size;
+    let one = |_: &usize| 1;
+    let (channels, sides) = own.split_at(own.len().min(1));
+    let others = [
+        [channels.to_vec(), sides.iter().map(twice).collect()].concat(),
+        [channels.to_vec(), sides.iter().map(one).collect()].concat(),
+        own.iter().map(one).collect(),
+    ];
+    let of_image = |image: &Vec<usize>| Some((batch, shapes(batch, image).ok()?));
+    probes.extend(others.iter().filter_map(of_image));
     Ok(probes.into_iter().unzip())
 }
 

@@ -20,7 +20,9 @@ pub(super) fn as_constants(program: &mut Program, place: usize) -> bool {
         let axis = (1..program.axes(operation.output)).find(|axis| {
             program.always([input, factor, operation.output], |[shape, factor, output]| {
                 let behind = output.len() - 1 - axis;
+                // A factor for all lies along an axis of one place by chance.
                 shape == output
+                    && shape[*axis] > 1
                     && factor.len() > behind
                     && factor.len() <= shape.len()
                     && factor

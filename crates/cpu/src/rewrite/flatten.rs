@@ -11,10 +11,10 @@ pub(super) fn before_product(program: &mut Program, place: usize) -> bool {
     let Kind::Plain(Plain::See { input, how: See::Reshape }) = program.operations[made].kind else {
         return false;
     };
-    let is_flat = program.always([input, flat], |[image, flat]| {
-        // One pixel lies as its channels do.
-        image.len() == 4 && flat.len() == 2 && image[0] == flat[0] && image[2] * image[3] > 1
-    });
+    let is_flat = program
+        .always([input, flat], |[image, flat]| image.len() == 4 && flat.len() == 2 && image[0] == flat[0]);
+    // One pixel lies as its channels do.
+    let is_flat = is_flat && !program.always([input], |[image]| image[2] * image[3] == 1);
     if is_flat {
         program.operations[place].kind =
             Kind::Product(Product { input, before: Before::Flatten, ..product.clone() });

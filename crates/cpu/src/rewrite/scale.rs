@@ -18,8 +18,7 @@ pub(super) fn before_product(program: &mut Program, place: usize) -> bool {
         let fits = program.always([image, gate, input], |[image, gate, product]| {
             image == product && image.len() == 4 && *gate == [image[0], image[1], 1, 1]
         });
-        // Of a map of one pixel, either is.
-        if fits && image != gate {
+        if fits {
             let before = Before::Scale(gate);
             program.operations[place].kind =
                 Kind::Product(Product { input: image, before, ..product.clone() });

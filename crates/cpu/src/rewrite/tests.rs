@@ -63,16 +63,17 @@ fn a_batch_norm_goes_into_the_convolution_before_it() {
 fn a_factor_for_each_channel_is_constants() {
     let net = |shape: &'static [usize]| {
         graph(4, |b, x| {
+            let x = b.layer("conv", Conv2d::new(4, 4, 1), x);
             let factor = b.parameter("scale", shape);
             b.function(Op::Mul, &[factor, x])
         })
     };
-    for shape in [&[4, 1, 1][..], &[1, 4, 1, 1], &[5], &[6, 1]] {
-        check(&net(shape), factor::as_constants, [3, 2]);
+    for shape in [&[4, 1, 1][..], &[1, 4, 1, 1]] {
+        check(&net(shape), factor::as_constants, [4, 3]);
     }
-    // One for all, and one for each pixel, are not.
-    for shape in [&[1][..], &[6, 5], &[4, 6, 5]] {
-        check(&net(shape), factor::as_constants, [3, 3]);
+    // One for all, and one for each row or pixel, are not.
+    for shape in [&[1][..], &[5], &[6, 1], &[6, 5], &[4, 6, 5]] {
+        check(&net(shape), factor::as_constants, [4, 4]);
     }
 }
 
