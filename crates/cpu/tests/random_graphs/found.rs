@@ -194,6 +194,14 @@ fn a_larger_image_after_a_pixel() {
         b.function(Op::Add, &[y, mean])
     });
     check_sizes(&graph, &[2, 2, 1]);
+
+    // And one looks like a scale of the other's channels.
+    let graph = network(&[1, 1, 1], |b, x| {
+        let y = b.function(Op::AdaptiveAvgPool2d { output: [2, 1], square: false }, &[x]);
+        let y = b.function(Op::Mul, &[y, x]);
+        b.layer("conv", Conv2d::new(1, 1, 1), y)
+    });
+    check_sizes(&graph, &[1, 1, 2]);
 }
 
 /// No weight fixes the channels.
