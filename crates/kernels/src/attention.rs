@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use crate::gemm::{PanelEnd, panel_rows, panels};
 use crate::norm::{softmax_scores, sum_of_squares};
-use crate::pool::Shares;
 use crate::scratch::{scratch_stride, with_scratch};
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::tile::Rows;
 use crate::{Activation, Level, Matrix, Pool};
@@ -202,7 +202,7 @@ struct Work<'a> {
     sizes: Sizes,
     /// Queries of a unit of work, which is a head of a group, or a part of its queries.
     part: usize,
-    output: &'a Shares,
+    output: &'a Shares<'a>,
     output_stride: usize,
 }
 

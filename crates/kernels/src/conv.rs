@@ -7,8 +7,8 @@ use crate::blocks::Blocks;
 use crate::fours::{Fours, in_fours};
 use crate::gemm::{Panel, PanelEnd, panel_rows, panels};
 use crate::grouped;
-use crate::pool::Shares;
 use crate::scratch::with_scratch;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::taps::Taps;
 use crate::tile::Rows;
@@ -175,7 +175,7 @@ struct Block<'a> {
     panels: Range<usize>,
     panels_a_group: usize,
     epilogue: Epilogue<'a>,
-    to: &'a Shares,
+    to: &'a Shares<'a>,
     to_stride: usize,
 }
 

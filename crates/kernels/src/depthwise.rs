@@ -8,7 +8,7 @@ mod expand;
 use std::ops::Range;
 
 use crate::gemm::PanelEnd;
-use crate::pool::Shares;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::{ConvGeometry, Epilogue, Level, Maps, MapsMut, MapsShape, Pool, adaptive_avg_pool};
 use channel_vector::ChannelVector;
@@ -194,8 +194,8 @@ struct Strip<'a> {
     input: Maps<'a>,
     weights: &'a DepthwiseWeights,
     epilogue: Epilogue<'a>,
-    means: Option<&'a Shares>,
-    output: &'a Shares,
+    means: Option<&'a Shares<'a>>,
+    output: &'a Shares<'a>,
     output_stride: usize,
     /// The output's.
     shape: MapsShape,

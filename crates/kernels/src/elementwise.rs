@@ -1,7 +1,7 @@
 //! Functions of single values, and sums and products of two tensors.
 
 use crate::activation::activate_rows;
-use crate::pool::Shares;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::{Activation, Level, Matrix, Pool};
 
@@ -69,7 +69,7 @@ struct Rows<'a> {
     x: Matrix<'a>,
     function: Function<'a>,
     activation: Activation,
-    output: &'a Shares,
+    output: &'a Shares<'a>,
     output_stride: usize,
 }
 

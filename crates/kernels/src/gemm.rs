@@ -3,8 +3,8 @@
 
 use crate::activation::activate_rows;
 use crate::blocks::Blocks;
-use crate::pool::Shares;
 use crate::scratch::{scratch_stride, with_scratch};
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::tile::{NARROW_RUN, Rows, TileEnd, narrow_tile, tile};
 use crate::{Activation, Level, Pool, Prologue};
@@ -188,7 +188,7 @@ struct Block<'a> {
     prologue: Prologue<'a>,
     b: &'a PackedMatrix,
     epilogue: Epilogue<'a>,
-    c: &'a Shares,
+    c: &'a Shares<'a>,
     c_stride: usize,
     rows: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,

@@ -14,8 +14,8 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use crate::activation::activate_rows;
 use crate::conv::ConvGeometry;
 use crate::gemm::PanelEnd;
-use crate::pool::Shares;
 use crate::scratch::{scratch_stride, with_scratch};
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::tile::finish;
 use crate::{Epilogue, Level, Maps, MapsMut, MapsShape, Pool};
@@ -139,7 +139,7 @@ struct Task<'a> {
     /// Those that a row's windows reach, with the padding.
     columns: usize,
     epilogue: Epilogue<'a>,
-    to: &'a Shares,
+    to: &'a Shares<'a>,
     to_stride: usize,
     /// The input of this task, `[vectors, rows, columns, lanes]`.
     copy: &'a mut [f32],

@@ -1,6 +1,6 @@
 //! Values from one layout to another.
 
-use crate::pool::Shares;
+use crate::shares::Shares;
 use crate::{MapsMut, Pool};
 
 /// Pixels of a task.

@@ -34,6 +34,7 @@ mod pool;
 mod pooling;
 mod prologue;
 mod scratch;
+mod shares;
 mod simd;
 mod taps;
 mod tile;

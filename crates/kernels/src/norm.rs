@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::math;
-use crate::pool::Shares;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::{Level, Matrix, Pool};
 
@@ -94,7 +94,7 @@ struct Rows<'a> {
     columns: usize,
     input: Matrix<'a>,
     normalise: Normalise<'a>,
-    output: &'a Shares,
+    output: &'a Shares<'a>,
     output_stride: usize,
 }
 

@@ -187,32 +187,6 @@ impl Shared {
     }
 }
 
-/// A slice of which several threads write different parts.
-pub(crate) struct Shares {
-    start: *mut f32,
-    len: usize,
-}
-
-// SAFETY: whoever takes a pointer promises to write only to its own part.
-unsafe impl Sync for Shares {}
-
-impl Shares {
-    pub(crate) fn new(values: &mut [f32]) -> Shares {
-        Shares { start: values.as_mut_ptr(), len: values.len() }
-    }
-
-    /// A pointer to the value at `place`.
-    ///
-    /// # Safety
-    /// `place` is at most the length, and no two threads write, or write and read, the same value through such pointers.
-    #[inline(always)]
-    pub(crate) unsafe fn at(&self, place: usize) -> *mut f32 {
-        debug_assert!(place <= self.len);
-        // SAFETY: the caller's.
-        unsafe { self.start.add(place) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};

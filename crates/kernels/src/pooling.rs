@@ -1,6 +1,6 @@
 //! Pooling: the largest or the mean value of windows.
 
-use crate::pool::Shares;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::{Level, Maps, MapsMut, MapsShape, Pool};
 
@@ -136,7 +136,7 @@ impl Axis {
 struct Rows<'a> {
     input: Maps<'a>,
     pooling: Pooling,
-    output: &'a Shares,
+    output: &'a Shares<'a>,
     stride: usize,
     shape: MapsShape,
     rows: std::ops::Range<usize>,

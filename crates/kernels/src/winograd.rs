@@ -14,8 +14,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::gemm::{Panel, PanelEnd, panel_rows, panels};
-use crate::pool::Shares;
 use crate::scratch::{scratch_stride, with_scratch};
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::tile::Rows;
 use crate::{Activation, Epilogue, Level, Maps, MapsMut, Pool};
@@ -215,7 +215,7 @@ struct Layer<'a> {
     weights: &'a WinogradWeights,
     padding: [usize; 2],
     epilogue: Epilogue<'a>,
-    output: Shares,
+    output: Shares<'a>,
     /// Values from one output pixel to the next.
     stride: usize,
 }

@@ -9,8 +9,8 @@ use std::ops::Range;
 use super::channel_vector::ChannelVector;
 use super::{Division, means_are_apart, means_of};
 use crate::gemm::{Panel, PanelEnd, panel_rows, panels};
-use crate::pool::Shares;
 use crate::scratch::with_scratch;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::tile::Rows;
 use crate::{ConvGeometry, Epilogue, Maps, MapsMut, MapsShape, PackedMatrix, Pool};
@@ -146,8 +146,8 @@ struct Band<'a> {
     weights: &'a ExpandWeights,
     between: Epilogue<'a>,
     epilogue: Epilogue<'a>,
-    means: Option<&'a Shares>,
-    output: &'a Shares,
+    means: Option<&'a Shares<'a>>,
+    output: &'a Shares<'a>,
     output_stride: usize,
     /// The output's.
     shape: MapsShape,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::WinogradTile;
 use super::transform::{F2, F4, Transform};
 use crate::activation::activate_rows;
-use crate::pool::Shares;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::{Epilogue, Maps, MapsShape};
 
@@ -175,7 +175,7 @@ pub(super) struct OutputTransform<'a> {
     /// The first tile's products for these channels.
     pub(super) from: Points,
     pub(super) epilogue: Epilogue<'a>,
-    pub(super) output: &'a Shares,
+    pub(super) output: &'a Shares<'a>,
     /// Values from one output pixel to the next.
     pub(super) stride: usize,
 }
