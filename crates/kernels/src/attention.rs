@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use crate::bounds::check_output;
 use crate::gemm::{PanelEnd, panel_rows, panels};
 use crate::norm::{softmax_scores, sum_of_squares};
 use crate::scratch::{scratch_stride, with_scratch};
@@ -90,7 +91,7 @@ pub struct Windows<'a> {
 /// Memory beside that, for each thread: the keys and values of a head, and the scores of some queries.
 ///
 /// # Panics
-/// When a slice is too short, or the windows are not those of whole images.
+/// When a slice is too short, the output's rows overlap, a scale is not positive, or the windows are not those of whole images.
 #[expect(clippy::too_many_arguments, reason = "two matrices and how they are connected")]
 pub fn attention(
     level: Level,
@@ -102,11 +103,10 @@ pub fn attention(
     output: &mut [f32],
     output_stride: usize,
 ) {
-    let AttentionShape { groups, tokens, heads, head_dim } = shape;
-    let dim = heads * head_dim;
-    if groups * tokens * dim == 0 {
+    if [shape.groups, shape.tokens, shape.heads, shape.head_dim].contains(&0) {
         return;
     }
+    let AttentionShape { groups, tokens, heads, head_dim } = shape;
     check(shape, qkv, scores, windows, output.len(), output_stride);
 
     let tile = level.tile_rows();
@@ -118,7 +118,7 @@ pub fn attention(
     let part = tokens.div_ceil(parts).next_multiple_of(tile).min(tokens);
     let parts = tokens.div_ceil(part);
     let units = groups * heads * parts;
-    let products = 2 * part * tokens * head_dim;
+    let products = part.saturating_mul(tokens).saturating_mul(2 * head_dim);
     let units_a_task = (TASK_PRODUCTS / products).min(units / (4 * pool.threads())).max(1);
 
     let keys = tokens.next_multiple_of(2 * level.lanes()) * head_dim;
@@ -157,6 +157,11 @@ fn check(
     output_stride: usize,
 ) {
     let AttentionShape { groups, tokens, heads, head_dim } = shape;
+    let product = |sizes: &[usize]| {
+        let product = sizes.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
+        product.unwrap_or_else(|| panic!("no memory could hold {shape:?}"))
+    };
+    product(&[3, groups, tokens, heads, head_dim]);
     let dim = heads * head_dim;
     let rows = match windows {
         None => groups * tokens,
@@ -172,13 +177,11 @@ fn check(
                 "the padding has fewer than {} values",
                 3 * dim
             );
-            groups * tokens / rows.len() * image_rows
+            product(&[groups * tokens / rows.len(), *image_rows])
         }
     };
-    let fits = |len: usize, stride: usize, columns: usize| rows == 0 || len >= (rows - 1) * stride + columns;
-    assert!(fits(qkv.values.len(), qkv.stride, 3 * dim), "qkv has fewer than {rows} rows of {}", 3 * dim);
-    assert!(output_stride >= dim, "rows overlap");
-    assert!(fits(output, output_stride, dim), "the output has fewer than {rows} rows of {dim}");
+    assert!(qkv.has(rows, 3 * dim), "qkv has fewer than {rows} rows of {}", 3 * dim);
+    check_output(output, [rows, dim], output_stride);
     match scores.similarity {
         Similarity::Product(scale) => assert!(scale > 0.0, "the scale is {scale}"),
         Similarity::Cosine(scales) => {
@@ -186,9 +189,9 @@ fn check(
             assert!(scales.iter().all(|&scale| scale > 0.0), "a scale is not positive");
         }
     }
-    let square = tokens * tokens;
-    assert!(scores.bias.is_none_or(|bias| bias.len() >= heads * square), "the bias is too short");
-    let whole = |mask: &[f32]| !mask.is_empty() && mask.len().is_multiple_of(square);
+    let long = |bias: &[f32]| bias.len() >= product(&[heads, tokens, tokens]);
+    assert!(scores.bias.is_none_or(long), "the bias is too short for {shape:?}");
+    let whole = |mask: &[f32]| !mask.is_empty() && mask.len().is_multiple_of(product(&[tokens, tokens]));
     assert!(scores.mask.is_none_or(whole), "the masks are not [masks, {tokens}, {tokens}]");
 }
 
@@ -457,8 +460,9 @@ impl Task<'_> {
         });
 
         let mut slopes = [0.0; BLOCK_QUERIES];
-        let bias = work.scores.bias.map(|bias| &bias[head * tokens * tokens..]);
-        let mask = work.scores.mask.map(|mask| &mask[group * tokens * tokens % mask.len()..]);
+        let square = tokens * tokens;
+        let bias = work.scores.bias.map(|bias| &bias[head * square..]);
+        let mask = work.scores.mask.map(|mask| &mask[group % (mask.len() / square) * square..]);
         let [first, second] = if bias.is_some() { [bias, mask] } else { [mask, bias] };
         for (i, query) in queries.clone().enumerate() {
             if let Some(Coming { tokens, head }) = coming {

@@ -3,6 +3,7 @@
 
 use crate::activation::activate_rows;
 use crate::blocks::Blocks;
+use crate::bounds::check_output;
 use crate::scratch::{scratch_stride, with_scratch};
 use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
@@ -76,6 +77,7 @@ impl PackedMatrix {
     /// # Panics
     /// When the slice is too short.
     pub fn of_rows(level: Level, k: usize, n: usize, rows: Matrix<'_>) -> PackedMatrix {
+        assert!(rows.has(k, n), "there are fewer than {k} rows of {n}");
         let mut values = Vec::with_capacity(k * n.next_multiple_of(2 * level.lanes()));
         for panel in panels(level, n) {
             for row in 0..k {
@@ -119,7 +121,7 @@ pub struct Epilogue<'a> {
 /// `c` has `m` rows that are `c_stride` apart; values between them are not touched.
 ///
 /// # Panics
-/// When a slice is too short.
+/// When a slice is too short, or the rows of `c` overlap.
 #[expect(clippy::too_many_arguments, reason = "three matrices, and what happens before and after")]
 pub fn gemm(
     pool: &Pool,
@@ -135,9 +137,8 @@ pub fn gemm(
     if m == 0 || n == 0 {
         return;
     }
-    assert!(a.values.len() >= (m - 1) * a.stride + k, "a has fewer than {m} rows of {k}");
-    assert!(c.len() >= (m - 1) * c_stride + n, "c has fewer than {m} rows of {n}");
-    assert!(m == 1 || c_stride >= n, "the rows of c overlap");
+    assert!(a.has(m, k), "a has fewer than {m} rows of {k}");
+    check_output(c.len(), [m, n], c_stride);
     prologue.check(m, k);
     epilogue.check(m, n);
     let run = run(k);

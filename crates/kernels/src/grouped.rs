@@ -18,6 +18,7 @@ use crate::scratch::{scratch_stride, with_scratch};
 use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::tile::finish;
+use crate::windows::Axis;
 use crate::{Epilogue, Level, Maps, MapsMut, MapsShape, Pool};
 
 /// Values that a task copies, at most, if that is not less than a row of output needs: they stay in the cache
@@ -81,13 +82,12 @@ pub(crate) fn conv(
     epilogue: Epilogue<'_>,
     output: MapsMut<'_>,
 ) {
-    let ConvGeometry { kernel, stride, dilation, .. } = geometry;
     let MapsShape { batch, height, width: out_width, channels } = output.shape;
     let vectors = channels.div_ceil(level.lanes());
-    let reach = [0, 1].map(|axis| (kernel[axis] - 1) * dilation[axis] + 1);
-    let columns = (out_width - 1) * stride[1] + reach[1];
+    let [down, across] = geometry.axes(input.shape.height, input.shape.width);
+    let columns = (out_width - 1) * across.stride + across.reach();
     let rows = COPIED_VALUES / (columns * vectors * level.lanes());
-    let rows = (rows.saturating_sub(reach[0]) / stride[0] + 1).min(height);
+    let rows = (rows.saturating_sub(down.reach()) / down.stride + 1).min(height);
     let blocks = height.div_ceil(rows);
     let rows = height.div_ceil(blocks);
     // Enough tasks that no thread waits long for the last one.
@@ -163,10 +163,16 @@ impl Kernel for Task<'_> {
 }
 
 impl Task<'_> {
+    /// Down and across the input.
+    #[inline(always)]
+    fn windows(&self) -> [Axis; 2] {
+        self.geometry.axes(self.input.shape.height, self.input.shape.width)
+    }
+
     /// Rows of the input that the windows reach, with the padding.
     fn copied_rows(&self) -> usize {
-        let ConvGeometry { kernel, stride, dilation, .. } = self.geometry;
-        (self.rows.len() - 1) * stride[0] + (kernel[0] - 1) * dilation[0] + 1
+        let [down, _] = self.windows();
+        (self.rows.len() - 1) * down.stride + down.reach()
     }
 
     /// Values from a vector of channels to the next in the copy.
@@ -178,13 +184,13 @@ impl Task<'_> {
     /// Copies the input.
     #[inline(always)]
     unsafe fn copy<S: Simd>(&mut self) {
-        let ConvGeometry { stride, padding, .. } = self.geometry;
+        let [down, across] = self.windows();
         let MapsShape { height, width, channels, .. } = self.input.shape;
         let (plane, row_values) = (self.plane(), self.columns * S::LANES);
-        let left = padding[1].min(self.columns);
+        let left = across.padding.min(self.columns);
         let inside = width.min(self.columns - left);
         for row in 0..self.copied_rows() {
-            let y = (self.rows.start * stride[0] + row).wrapping_sub(padding[0]);
+            let y = down.place(self.rows.start, 0).wrapping_add(row);
             let zeros =
                 if y < height { [0..left, left + inside..self.columns] } else { [0..self.columns, 0..0] };
             for plane in self.copy.chunks_exact_mut(plane) {

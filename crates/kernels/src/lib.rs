@@ -19,6 +19,7 @@
 mod activation;
 mod attention;
 mod blocks;
+mod bounds;
 mod conv;
 mod depthwise;
 mod elementwise;
@@ -38,6 +39,7 @@ mod shares;
 mod simd;
 mod taps;
 mod tile;
+mod windows;
 mod winograd;
 
 /// Changes when the same input gives other bits than before.

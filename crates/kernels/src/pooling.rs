@@ -2,6 +2,7 @@
 
 use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
+use crate::windows::Axis;
 use crate::{Level, Maps, MapsMut, MapsShape, Pool};
 
 /// Values that a task reads, so that handing it out costs little beside it.
@@ -16,6 +17,15 @@ pub struct Window {
     pub stride: usize,
     /// Padding on every side.
     pub padding: usize,
+}
+
+impl Window {
+    /// The windows along an axis of so many places.
+    #[inline(always)]
+    fn axis(&self, size: usize) -> Axis {
+        let Window { kernel, stride, padding } = *self;
+        Axis { size, kernel, stride, padding, dilation: 1 }
+    }
 }
 
 /// What becomes of the values of a window.
@@ -33,7 +43,7 @@ enum Pooling {
 /// becomes of NaN is not said.
 ///
 /// # Panics
-/// When a slice is too short, batch or channels differ, or a window lies outside the input.
+/// When a slice is too short, batch or channels differ, or a window lies outside the input or is empty.
 pub fn max_pool(level: Level, pool: &Pool, input: Maps<'_>, window: Window, output: MapsMut<'_>) {
     pooling(level, pool, input, Pooling::Max(window), output);
 }
@@ -70,8 +80,9 @@ fn pooling(level: Level, pool: &Pool, input: Maps<'_>, pooling: Pooling, output:
         return;
     }
     for [size, outputs] in [[from.height, to.height], [from.width, to.width]] {
-        let windows = Axis { pooling, size, outputs };
-        assert!((0..outputs).all(|place| !windows.range(place).is_empty()), "a window outside the input");
+        let places = Places { pooling, size, outputs };
+        assert!(places.are_numbers(), "the windows reach further than memory could");
+        assert!((0..outputs).all(|place| !places.range(place).is_empty()), "a window outside the input");
     }
     // A task is some rows of some channels: a small map with many channels is divided along these.
     let row_values = from.width * from.channels * from.height.div_ceil(to.height);
@@ -96,22 +107,32 @@ fn pooling(level: Level, pool: &Pool, input: Maps<'_>, pooling: Pooling, output:
     });
 }
 
-/// The windows along one axis.
-struct Axis {
+/// The places of the input along one axis, and of which windows they are.
+struct Places {
     pooling: Pooling,
     size: usize,
     outputs: usize,
 }
 
-impl Axis {
+impl Places {
+    /// Whether all that is computed here is within `usize`.
+    fn are_numbers(&self) -> bool {
+        match self.pooling {
+            Pooling::Max(window) | Pooling::Average(window, _) => {
+                let last = (self.outputs - 1).checked_mul(window.stride);
+                let behind = last.and_then(|last| last.checked_add(window.kernel));
+                behind.is_some() && window.axis(self.size).padded().is_some()
+            }
+            Pooling::Adaptive => self.outputs.checked_mul(self.size).is_some(),
+        }
+    }
+
     /// The places that a window covers within the input.
     #[inline(always)]
     fn range(&self, place: usize) -> std::ops::Range<usize> {
         match self.pooling {
             Pooling::Max(window) | Pooling::Average(window, _) => {
-                let begin = place * window.stride;
-                let end = (begin + window.kernel).saturating_sub(window.padding).min(self.size);
-                begin.saturating_sub(window.padding)..end
+                window.axis(self.size).span(place..place + 1)
             }
             Pooling::Adaptive => {
                 place * self.size / self.outputs..((place + 1) * self.size).div_ceil(self.outputs)
@@ -149,8 +170,8 @@ impl Kernel for Rows<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let MapsShape { height, width, .. } = self.input.shape;
-        let down = Axis { pooling: self.pooling, size: height, outputs: self.shape.height };
-        let across = Axis { pooling: self.pooling, size: width, outputs: self.shape.width };
+        let down = Places { pooling: self.pooling, size: height, outputs: self.shape.height };
+        let across = Places { pooling: self.pooling, size: width, outputs: self.shape.width };
         for row in self.rows.clone() {
             let (image, y) = (row / self.shape.height, row % self.shape.height);
             let ys = down.range(y);

@@ -26,7 +26,7 @@ impl<'a> Shares<'a> {
     /// `place` is at most the length. The pointer, and those made from it, are used only while this `Shares` lives and only within
     /// the slice; and of two threads that use such pointers, unless the one is done before the other begins, neither writes a value
     /// that the other reads or writes. The kernels keep to this by tasks that have different rows, columns or pixels of an output
-    /// whose rows do not overlap.
+    /// whose rows do not overlap, which [`check_output`](crate::bounds::check_output) has seen to.
     #[inline(always)]
     pub(crate) unsafe fn at(&self, place: usize) -> *mut f32 {
         debug_assert!(place <= self.len);

@@ -60,6 +60,8 @@ mod attention;
 mod conv;
 #[path = "depthwise.rs"]
 mod depthwise;
+#[path = "doors.rs"]
+mod doors;
 #[path = "elementwise.rs"]
 mod elementwise;
 #[path = "expand.rs"]

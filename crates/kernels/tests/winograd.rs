@@ -139,7 +139,7 @@ impl Case {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let sizes = (1usize..3, 1usize..20, 1usize..20, 1usize..40, 1usize..70, 0usize..3, 0usize..3);
+    let sizes = (1usize..3, 1usize..20, 1usize..20, 1usize..40, 1usize..70, 0usize..6, 0usize..6);
     let ends = (any::<u64>(), [0usize..5, 0usize..5, 0usize..5], any::<[bool; 2]>(), 0usize..4);
     (sizes, ends)
         .prop_filter("no output", |((_, height, width, _, _, pad_y, pad_x), _)| {
