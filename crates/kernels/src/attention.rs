@@ -248,8 +248,11 @@ impl Sizes {
         scores.chunks_exact_mut(self.score_stride).for_each(|row| row[tokens..].fill(f32::NEG_INFINITY));
         let (group, rest) = pointers.split_at_mut(tokens);
         let (next_group, score_rows) = rest.split_at_mut(tokens);
-        for (pointer, row) in score_rows.iter_mut().zip(scores.chunks_exact(self.score_stride)) {
-            *pointer = row.as_ptr();
+        // All that is written to the scores goes through this pointer, and so does what is read: a borrow of the slice in between
+        // would make the pointers to its rows invalid.
+        let scores = scores.as_mut_ptr();
+        for (row, pointer) in score_rows.iter_mut().enumerate() {
+            *pointer = scores.wrapping_add(row * self.score_stride);
         }
         Scratch { keys, values, scores, attended, zeros, group, next_group, score_rows }
     }
@@ -261,8 +264,8 @@ struct Scratch<'a> {
     keys: &'a mut [f32],
     /// Panels of values, `[tokens, width]` each.
     values: &'a mut [f32],
-    /// `[block, score_stride]`
-    scores: &'a mut [f32],
+    /// `[block, score_stride]`, borrowed mutably for as long as the rest.
+    scores: *mut f32,
     /// `[block, head_dim]`
     attended: &'a mut [f32],
     /// The key of a token that does not exist.
@@ -448,7 +451,7 @@ impl Task<'_> {
         let Sizes { score_stride, .. } = work.sizes;
         let offset = head * head_dim;
         let pointers = self.scratch.group[queries.clone()].as_ptr();
-        let scores = self.scratch.scores.as_mut_ptr();
+        let scores = self.scratch.scores;
         work.level.run(Product {
             level: work.level,
             rows: Rows { pointers, stride: 0, taps: 1, run: head_dim, offset },
