@@ -39,8 +39,8 @@ enum Pooling {
     Adaptive,
 }
 
-/// The largest value of each window and channel (`torch.nn.MaxPool2d`); the output's shape says how many windows there are. What
-/// becomes of NaN is not said.
+/// The largest value of each window and channel (`torch.nn.MaxPool2d`), NaN if one of them is; the output's shape says how many windows
+/// there are.
 ///
 /// # Panics
 /// When a slice is too short, batch or channels differ, or a window lies outside the input or is empty.
@@ -193,7 +193,7 @@ impl Kernel for Rows<'_> {
                             sum = S::splat(f32::NEG_INFINITY);
                             for y in ys.clone() {
                                 for x in xs.clone() {
-                                    sum = S::max(sum, S::load_upto(at(y, x), lanes));
+                                    sum = S::max_or_nan(sum, S::load_upto(at(y, x), lanes));
                                 }
                             }
                         } else {

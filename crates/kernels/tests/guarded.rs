@@ -68,6 +68,8 @@ mod elementwise;
 mod expand;
 #[path = "gemm.rs"]
 mod gemm;
+#[path = "nan.rs"]
+mod nan;
 #[path = "norm.rs"]
 mod norm;
 #[path = "pooling.rs"]

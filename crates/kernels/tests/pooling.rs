@@ -161,6 +161,54 @@ proptest! {
     }
 }
 
+/// A NaN at every place of the input in turn, among infinities: PyTorch's `if value > largest or isnan(value)`.
+#[test]
+fn max_pools_keep_nan() {
+    // More than a vector of every width, and a rest.
+    let shape = MapsShape { batch: 1, height: 6, width: 7, channels: 37 };
+    let window = Window { kernel: 3, stride: 2, padding: 1 };
+    let [down, across] = [6, 7].map(|size| windows(size, window, false));
+    let out = MapsShape { height: down.len(), width: across.len(), ..shape };
+    let mut input = values(shape.pixels() * shape.channels);
+    for (i, value) in input.iter_mut().enumerate() {
+        match i % 11 {
+            3 => *value = f32::NEG_INFINITY,
+            7 => *value = f32::INFINITY,
+            _ => {}
+        }
+    }
+    for place in 0..shape.pixels() {
+        let mut input = input.clone();
+        // Not in all channels.
+        for c in (place % 3..shape.channels).step_by(3) {
+            input[place * shape.channels + c] = f32::NAN;
+        }
+        let mut expected = Vec::new();
+        for (rows, _) in &down {
+            for (columns, _) in &across {
+                for c in 0..shape.channels {
+                    let mut largest = f32::NEG_INFINITY;
+                    for (y, x) in rows.iter().flat_map(|y| columns.iter().map(move |x| (y, x))) {
+                        let value = input[(y * shape.width + x) * shape.channels + c];
+                        if value > largest || value.is_nan() {
+                            largest = value;
+                        }
+                    }
+                    expected.push(largest);
+                }
+            }
+        }
+        assert!(expected.iter().any(|value| value.is_nan()));
+        for level in Level::all() {
+            let mut output = vec![9.0; expected.len()];
+            let maps = Maps::new(&input, shape);
+            max_pool(level, &Pool::new(1), maps, window, MapsMut::new(&mut output, out));
+            let same = |(a, b): (&f32, &f32)| a == b || a.is_nan() && b.is_nan();
+            assert!(output.iter().zip(&expected).all(same), "{level}: NaN at place {place}");
+        }
+    }
+}
+
 #[test]
 fn many_blocks_are_copied() {
     let shape = [40, 30, 50, 7];
