@@ -367,6 +367,6 @@ fn row_stride(view: &View) -> usize {
     view.row_stride().unwrap_or_else(|| unreachable!("the step was lowered to rows"))
 }
 
-fn pool_window(window: &Window) -> kernels::Window {
-    kernels::Window { kernel: window.kernel, stride: window.stride, padding: window.padding }
+fn pool_window(window: &Window) -> kernels::PoolGeometry {
+    kernels::PoolGeometry { kernel: window.kernel, stride: window.stride, padding: window.padding }
 }

@@ -184,14 +184,14 @@ pub fn conv(
                 let weights = &weights.values;
                 level.run(Fours { rows, reads, weights, panels, channels, epilogue, to, to_stride });
             } else {
-                level.run(Block { rows, reads, weights, panels, panels_a_group, epilogue, to, to_stride });
+                level.run(ConvTask { rows, reads, weights, panels, panels_a_group, epilogue, to, to_stride });
             }
         });
     });
 }
 
 /// A task: some pixels of the output by some panels of the groups.
-struct Block<'a> {
+struct ConvTask<'a> {
     rows: Range<usize>,
     reads: Rows,
     weights: &'a ConvWeights,
@@ -203,7 +203,7 @@ struct Block<'a> {
     to_stride: usize,
 }
 
-impl Kernel for Block<'_> {
+impl Kernel for ConvTask<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -59,11 +59,12 @@ pub fn elementwise(
     pool.run(rows.div_ceil(rows_a_task), |task| {
         let first = task * rows_a_task;
         let rows = first..(first + rows_a_task).min(rows);
-        level.run(Rows { rows, columns, x, function, activation, output: &output, output_stride });
+        level.run(ElementwiseTask { rows, columns, x, function, activation, output: &output, output_stride });
     });
 }
 
-struct Rows<'a> {
+/// A task: some rows.
+struct ElementwiseTask<'a> {
     rows: std::ops::Range<usize>,
     columns: usize,
     x: Matrix<'a>,
@@ -73,7 +74,7 @@ struct Rows<'a> {
     output_stride: usize,
 }
 
-impl Kernel for Rows<'_> {
+impl Kernel for ElementwiseTask<'_> {
     type Output = ();
 
     #[inline(always)]

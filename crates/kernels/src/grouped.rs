@@ -14,7 +14,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use crate::activation::activate_rows;
 use crate::conv::ConvGeometry;
 use crate::gemm::PanelEnd;
-use crate::scratch::{scratch_stride, with_scratch};
+use crate::scratch::{LINE, scratch_stride, with_scratch};
 use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::tile::finish;
@@ -31,9 +31,6 @@ const PIXELS_A_PASS: usize = 56;
 
 /// How far ahead of the copy the input is brought nearer.
 const PIXELS_AHEAD: usize = 8;
-
-/// Values of a cache line.
-const LINE: usize = 16;
 
 /// Taps of a window's row.
 const TAPS: usize = 3;
@@ -100,7 +97,7 @@ pub(crate) fn conv(
         let (block, part) = (task / parts, task % parts);
         let first_row = block % blocks * rows;
         let first_vector = part * vectors_a_part;
-        let task = Task {
+        let task = GroupedTask {
             input,
             geometry,
             width,
@@ -118,13 +115,13 @@ pub(crate) fn conv(
         let rows = task.copied_rows();
         let plane = scratch_stride(rows * columns * level.lanes());
         with_scratch(task.vectors.len() * plane, 0, |copy, _| {
-            level.run(Task { copy, ..task });
+            level.run(GroupedTask { copy, ..task });
         });
     });
 }
 
 /// Some rows of one image's output in some vectors of channels.
-struct Task<'a> {
+struct GroupedTask<'a> {
     input: Maps<'a>,
     geometry: ConvGeometry,
     /// Channels of a group.
@@ -145,7 +142,7 @@ struct Task<'a> {
     copy: &'a mut [f32],
 }
 
-impl Kernel for Task<'_> {
+impl Kernel for GroupedTask<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -162,7 +159,7 @@ impl Kernel for Task<'_> {
     }
 }
 
-impl Task<'_> {
+impl GroupedTask<'_> {
     /// Down and across the input.
     #[inline(always)]
     fn windows(&self) -> [Axis; 2] {
@@ -244,7 +241,7 @@ impl Task<'_> {
         let [out_height, out_width] = self.out;
         let channels = self.input.shape.channels;
         let row = self.columns * S::LANES;
-        let window = Window { rows: kernel[0], row: dilation[0] * row };
+        let window = CopiedWindow { rows: kernel[0], row: dilation[0] * row };
         let most = if S::REGISTERS >= 32 { 14 } else { 7 };
         let rows_a_pass = PIXELS_A_PASS.div_ceil(out_width);
         for rows in self.rows.clone().step_by(rows_a_pass) {
@@ -287,7 +284,7 @@ impl Task<'_> {
 
 /// How a window lies in the copied input.
 #[derive(Clone, Copy)]
-struct Window {
+struct CopiedWindow {
     rows: usize,
     /// Values from a row to the next.
     row: usize,
@@ -299,7 +296,7 @@ struct Window {
 unsafe fn strip<S: Simd, const WIDTH: usize, const STEP: usize>(
     count: usize,
     from: *const f32,
-    window: Window,
+    window: CopiedWindow,
     weights: *const f32,
     columns: usize,
     end: PanelEnd,
@@ -341,7 +338,7 @@ unsafe fn strip<S: Simd, const WIDTH: usize, const STEP: usize>(
 #[inline(always)]
 unsafe fn sums<S: Simd, const COUNT: usize, const WIDTH: usize, const STEP: usize>(
     from: *const f32,
-    window: Window,
+    window: CopiedWindow,
     weights: *const f32,
 ) -> [[S::V; 1]; COUNT] {
     // SAFETY: the caller's.

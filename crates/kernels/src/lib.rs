@@ -56,7 +56,7 @@ pub use maps::{Maps, MapsMut, MapsShape};
 pub use norm::{layer_norm, softmax};
 pub use peak::peak_flops;
 pub use pool::Pool;
-pub use pooling::{Window, adaptive_avg_pool, avg_pool, max_pool};
+pub use pooling::{PoolGeometry, adaptive_avg_pool, avg_pool, max_pool};
 pub use prologue::Prologue;
 pub use simd::Level;
 pub use winograd::{WinogradTile, WinogradWeights, winograd};

@@ -78,12 +78,12 @@ fn all_rows(
     let height = TASK_VALUES.div_ceil(columns);
     pool.run(rows.div_ceil(height), |task| {
         let rows = task * height..rows.min((task + 1) * height);
-        level.run(Rows { rows, columns, input, normalise, output: &output, output_stride });
+        level.run(NormTask { rows, columns, input, normalise, output: &output, output_stride });
     });
 }
 
 /// A task: some rows.
-struct Rows<'a> {
+struct NormTask<'a> {
     rows: Range<usize>,
     columns: usize,
     input: Matrix<'a>,
@@ -92,7 +92,7 @@ struct Rows<'a> {
     output_stride: usize,
 }
 
-impl Kernel for Rows<'_> {
+impl Kernel for NormTask<'_> {
     type Output = ();
 
     #[inline(always)]

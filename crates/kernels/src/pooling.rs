@@ -10,7 +10,7 @@ const TASK_VALUES: usize = 16 << 10;
 
 /// The windows of a pool: square ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct PoolGeometry {
     /// Size.
     pub kernel: usize,
     /// Step.
@@ -19,11 +19,11 @@ pub struct Window {
     pub padding: usize,
 }
 
-impl Window {
+impl PoolGeometry {
     /// The windows along an axis of so many places.
     #[inline(always)]
     fn axis(&self, size: usize) -> Axis {
-        let Window { kernel, stride, padding } = *self;
+        let PoolGeometry { kernel, stride, padding } = *self;
         Axis { size, kernel, stride, padding, dilation: 1 }
     }
 }
@@ -32,9 +32,9 @@ impl Window {
 #[derive(Clone, Copy)]
 enum Pooling {
     /// Padding does not count.
-    Max(Window),
+    Max(PoolGeometry),
     /// The mean; whether padding counts as zeros.
-    Average(Window, bool),
+    Average(PoolGeometry, bool),
     /// The mean over as many windows as there is output.
     Adaptive,
 }
@@ -44,7 +44,7 @@ enum Pooling {
 ///
 /// # Panics
 /// When a slice is too short, batch or channels differ, or a window lies outside the input or is empty.
-pub fn max_pool(level: Level, pool: &Pool, input: Maps<'_>, window: Window, output: MapsMut<'_>) {
+pub fn max_pool(level: Level, pool: &Pool, input: Maps<'_>, window: PoolGeometry, output: MapsMut<'_>) {
     pooling(level, pool, input, Pooling::Max(window), output);
 }
 
@@ -56,7 +56,7 @@ pub fn avg_pool(
     level: Level,
     pool: &Pool,
     input: Maps<'_>,
-    window: Window,
+    window: PoolGeometry,
     count_include_pad: bool,
     output: MapsMut<'_>,
 ) {
@@ -80,9 +80,9 @@ fn pooling(level: Level, pool: &Pool, input: Maps<'_>, pooling: Pooling, output:
         return;
     }
     for [size, outputs] in [[from.height, to.height], [from.width, to.width]] {
-        let places = Places { pooling, size, outputs };
-        assert!(places.are_numbers(), "the windows reach further than memory could");
-        assert!((0..outputs).all(|place| !places.range(place).is_empty()), "a window outside the input");
+        let axis = PoolAxis { pooling, size, outputs };
+        assert!(axis.are_numbers(), "the windows reach further than memory could");
+        assert!((0..outputs).all(|place| !axis.range(place).is_empty()), "a window outside the input");
     }
     // A task is some rows of some channels: a small map with many channels is divided along these.
     let row_values = from.width * from.channels * from.height.div_ceil(to.height);
@@ -95,7 +95,7 @@ fn pooling(level: Level, pool: &Pool, input: Maps<'_>, pooling: Pooling, output:
     pool.run(rows.div_ceil(rows_a_task) * parts, |task| {
         let first = task / parts * rows_a_task;
         let channel = task % parts * channels_a_task;
-        level.run(Rows {
+        level.run(PoolingTask {
             input,
             pooling,
             output: &values,
@@ -107,14 +107,14 @@ fn pooling(level: Level, pool: &Pool, input: Maps<'_>, pooling: Pooling, output:
     });
 }
 
-/// The places of the input along one axis, and of which windows they are.
-struct Places {
+/// The windows of a pool along one axis.
+struct PoolAxis {
     pooling: Pooling,
     size: usize,
     outputs: usize,
 }
 
-impl Places {
+impl PoolAxis {
     /// Whether all that is computed here is within `usize`.
     fn are_numbers(&self) -> bool {
         match self.pooling {
@@ -154,7 +154,7 @@ impl Places {
 }
 
 /// A task: some rows of the output, counted over all images, of some channels.
-struct Rows<'a> {
+struct PoolingTask<'a> {
     input: Maps<'a>,
     pooling: Pooling,
     output: &'a Shares<'a>,
@@ -164,14 +164,14 @@ struct Rows<'a> {
     channels: std::ops::Range<usize>,
 }
 
-impl Kernel for Rows<'_> {
+impl Kernel for PoolingTask<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let MapsShape { height, width, .. } = self.input.shape;
-        let down = Places { pooling: self.pooling, size: height, outputs: self.shape.height };
-        let across = Places { pooling: self.pooling, size: width, outputs: self.shape.width };
+        let down = PoolAxis { pooling: self.pooling, size: height, outputs: self.shape.height };
+        let across = PoolAxis { pooling: self.pooling, size: width, outputs: self.shape.width };
         for row in self.rows.clone() {
             let (image, y) = (row / self.shape.height, row % self.shape.height);
             let ys = down.range(y);

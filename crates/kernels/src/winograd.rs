@@ -146,16 +146,16 @@ pub fn winograd(
     }
     let stride = output.stride;
     let output = Shares::new(output.values);
-    let plan = Plan::new(weights, tiling.tiles(), pool.threads());
-    let layer = Layer { tiling, input, weights, windows, epilogue, output, stride };
-    match plan.shared {
-        None => layer.run_strips(pool, plan.strip),
-        Some(shared) => layer.run_shared(pool, plan.strip, shared),
+    let strips = Strips::new(weights, tiling.tiles(), pool.threads());
+    let conv = WinogradConv { tiling, input, weights, windows, epilogue, output, stride };
+    match strips.shared {
+        None => conv.run_strips(pool, strips.strip),
+        Some(shared) => conv.run_shared(pool, strips.strip, shared),
     }
 }
 
 /// How a layer is divided.
-struct Plan {
+struct Strips {
     /// Tiles that are multiplied at once.
     strip: usize,
     /// Tiles whose transformed input all threads share; each thread has its own strips if there is no such number.
@@ -171,8 +171,8 @@ const LARGE: usize = 16 << 20;
 /// Bytes of transformed input that stay in the last-level cache.
 const MOST_SHARED: usize = 16 << 20;
 
-impl Plan {
-    fn new(weights: &WinogradWeights, tiles: usize, threads: usize) -> Plan {
+impl Strips {
+    fn new(weights: &WinogradWeights, tiles: usize, threads: usize) -> Strips {
         let rows = weights.level.tile_rows();
         let least = if weights.bytes() > LARGE { 56 } else { 14 };
         let base = usize::next_multiple_of(least, rows);
@@ -182,7 +182,7 @@ impl Plan {
         }
         let strip = tiles.div_ceil(strips);
         if threads == 1 || weights.bytes() <= SMALL || strip == base {
-            return Plan { strip, shared: None };
+            return Strips { strip, shared: None };
         }
         // Low strips would read the weights too often: divide the output channels, too.
         let bytes = tiles * weights.tile.points() * weights.in_channels * size_of::<f32>();
@@ -195,7 +195,7 @@ impl Plan {
         {
             strips += 1;
         }
-        Plan { strip: shared.div_ceil(strips), shared: Some(shared) }
+        Strips { strip: shared.div_ceil(strips), shared: Some(shared) }
     }
 }
 
@@ -204,7 +204,7 @@ thread_local! {
     static SHARED: RefCell<Lines> = RefCell::default();
 }
 
-struct Layer<'a> {
+struct WinogradConv<'a> {
     tiling: Tiling,
     input: Maps<'a>,
     weights: &'a WinogradWeights,
@@ -216,7 +216,7 @@ struct Layer<'a> {
     stride: usize,
 }
 
-impl Layer<'_> {
+impl WinogradConv<'_> {
     fn panels(&self) -> impl Iterator<Item = Panel> + Clone {
         panels(self.weights.level, self.weights.out_channels)
     }
@@ -281,7 +281,7 @@ impl Layer<'_> {
     }
 
     fn transform_input(&self, tiles: Range<usize>, to: Points) {
-        let Layer { tiling, input, windows, .. } = *self;
+        let WinogradConv { tiling, input, windows, .. } = *self;
         let zeros = &self.weights.zeros[..];
         self.weights.level.run(InputTransform { tiling, tiles, input, windows, zeros, to });
     }

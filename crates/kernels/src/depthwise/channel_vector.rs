@@ -95,7 +95,7 @@ impl ChannelVector<'_> {
                 let rows = ROWS.min(rows.end - row);
                 let pixels = rows * self.to_width;
                 let first = row * self.to_width;
-                let mut window = Window {
+                let mut window = ChannelTile {
                     windows: self.windows,
                     from: self.from,
                     pixel: self.pixel,
@@ -157,7 +157,7 @@ impl ChannelVector<'_> {
 
 /// What a tile reads and writes.
 #[derive(Clone, Copy)]
-struct Window<'a> {
+struct ChannelTile<'a> {
     windows: &'a [Axis; 2],
     from: *const f32,
     pixel: usize,
@@ -176,7 +176,7 @@ struct Window<'a> {
     clamp: [f32; 2],
 }
 
-impl Window<'_> {
+impl ChannelTile<'_> {
     /// Whether a whole tile of columns reads only columns of the input that exist.
     #[inline(always)]
     fn inside(&self) -> bool {
@@ -197,7 +197,7 @@ unsafe fn tile<
     const COLUMNS: usize,
     const EDGE: bool,
 >(
-    window: Window<'_>,
+    window: ChannelTile<'_>,
 ) {
     let [down, across] = *window.windows;
     // SAFETY: the caller's.
@@ -251,7 +251,7 @@ unsafe fn tile<
 
 /// As [`tile`], for any kernel and number of channels: one row of up to `FEW_COLUMNS` pixels.
 #[inline(always)]
-unsafe fn any_tile<S: Simd>(window: Window<'_>) {
+unsafe fn any_tile<S: Simd>(window: ChannelTile<'_>) {
     let [down, across] = *window.windows;
     let channels = window.channels;
     // SAFETY: the caller's.

@@ -1,7 +1,7 @@
 //! The pool in every order that its threads may run in, by loom.
 //!
 //! What tasks write lies in loom's cells, which fail when a thread reads or writes one that another may be writing: so a test also shows
-//! that all that tasks did is there when `run` returns. `docs/engine.md` says how to run this.
+//! that all that tasks did is there when `run` returns. The README says how to run this.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
