@@ -3,14 +3,16 @@
 //! A kernel's arguments are made from a list of numbers, which fit each other; then some are replaced. Whatever comes of it, no value
 //! beyond a slice may be read or written, to which `guarded.rs` sees.
 
+mod common;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use engraft_kernels::{
     Activation, AttentionShape, ConvGeometry, ConvWeights, DepthwiseWeights, Epilogue, ExpandWeights,
-    Function, Level, Maps, MapsMut, MapsShape, Matrix, PackedMatrix, Pool, Prologue, Scores, Similarity,
-    TokenRows, Window, Windows, WinogradTile, WinogradWeights, adaptive_avg_pool, attention, avg_pool, conv,
-    depthwise, elementwise, expand_depthwise, gemm, layer_norm, max_pool, softmax, strided_copy,
+    Function, Level, Maps, MapsMut, MapsShape, Matrix, PackedMatrix, Pool, PoolGeometry, Prologue, Scores,
+    Similarity, TokenRows, Windows, WinogradTile, WinogradWeights, adaptive_avg_pool, attention, avg_pool,
+    conv, depthwise, elementwise, expand_depthwise, gemm, layer_norm, max_pool, softmax, strided_copy,
     to_channels_last, winograd,
 };
 use proptest::prelude::*;
@@ -84,8 +86,9 @@ fn quietly() {
     });
 }
 
+/// Of a length that may be any.
 fn values(len: usize) -> Vec<f32> {
-    (0..len).map(|i| (i * 7919 % 2003) as f32 / 1001.5 - 1.0).collect()
+    common::values(len, 1)
 }
 
 fn shape([batch, height, width, channels]: [usize; 4]) -> MapsShape {
@@ -226,7 +229,7 @@ fn call_pools(level: Level, pool: &Pool, numbers: &[usize]) {
     let x = values(x);
     let input = Maps { values: &x, shape: shape([batch, height, width, channels]), stride: x_stride };
     let out = shape([batch, out_height, out_width, channels]);
-    let window = Window { kernel, stride, padding };
+    let window = PoolGeometry { kernel, stride, padding };
     let mut y = vec![0.0; y];
     let mut output = |run: &dyn Fn(MapsMut<'_>)| {
         run(MapsMut { values: &mut y, shape: out, stride: y_stride });
@@ -552,7 +555,7 @@ fn sizes_of_zero() {
                 let weights = WinogradWeights::new(level, tile, &[1.0; 81], 3, 3);
                 winograd(&pool, maps, &weights, [padding; 2], epilogue(), MapsMut::new(&mut y, output));
             }
-            let window = Window { kernel: 3, stride: 1, padding };
+            let window = PoolGeometry { kernel: 3, stride: 1, padding };
             max_pool(level, &pool, maps, window, MapsMut::new(&mut y, output));
             adaptive_avg_pool(level, &pool, maps, MapsMut::new(&mut y, output));
             to_channels_last(&pool, &y, MapsMut::new(&mut none, MapsShape { batch: 0, ..output }));
