@@ -208,16 +208,20 @@ impl Kernel for Block<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let (k, count) = (self.b.k, self.rows.len());
+        // One pointer for all rows: another borrow of the copy would make the pointers to its other rows invalid.
+        let copy = self.copy.as_mut_ptr();
         // A product of no values has a run, too: of zeros.
         for first in (0..k.max(1)).step_by(self.run.max(1)) {
             let run = first..(first + self.run).min(k);
             for (i, (pointer, row)) in self.pointers.iter_mut().zip(self.rows.clone()).enumerate() {
                 *pointer = self.a.values[row * self.a.stride + run.start..].as_ptr();
                 if self.copy_stride > 0 {
-                    let to = self.copy[i * self.copy_stride..].as_mut_ptr();
-                    // SAFETY: `gemm` has checked the slices.
-                    unsafe { self.prologue.row::<S>(row, run.clone(), *pointer, to) };
-                    *pointer = to;
+                    // SAFETY: `gemm` has checked the slices, and the copy has `copy_stride` values for each row.
+                    *pointer = unsafe {
+                        let to = copy.add(i * self.copy_stride);
+                        self.prologue.row::<S>(row, run.clone(), *pointer, to);
+                        to
+                    };
                 }
             }
             let rows =

@@ -1,5 +1,7 @@
 //! The kernel tests once more, with memory in which every read or write beyond the end of a slice is a fault.
 #![cfg(all(target_os = "linux", not(miri)))]
+// Each of the tests brings its own.
+#![allow(clippy::duplicate_mod)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
