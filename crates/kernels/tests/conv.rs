@@ -207,6 +207,23 @@ fn pixels_that_share_a_place_of_the_cache() {
     Case::new([1, 7, 7, 1024], 1024, [3, 1, 1]).groups(256).check();
 }
 
+/// The smallest of each way in which the input is read, for Miri.
+#[test]
+fn each_way_of_reading() {
+    // Whole rows as they are, and copied with their zeros; tap after tap.
+    Case::new([1, 4, 5, 3], 5, [3, 1, 0]).check();
+    Case::new([1, 4, 5, 3], 5, [3, 2, 1]).check();
+    Case::new([1, 4, 3, 9], 3, [3, 1, 1]).check();
+    // Pixels that share a place of the cache, of a 1x1 kernel and of another.
+    let alias = |case: Case| Case { gaps: [1024 - case.input.channels, 1, 0], ..case };
+    alias(Case::new([1, 3, 4, 10], 3, [1, 2, 0])).check();
+    alias(Case::new([1, 3, 4, 10], 3, [3, 1, 1])).check();
+    // Groups of four, where they are and copied, and of eight.
+    Case::new([1, 3, 4, 12], 12, [3, 2, 1]).groups(3).check();
+    Case::new([1, 3, 9, 12], 12, [3, 1, 1]).groups(3).check();
+    Case::new([1, 3, 4, 24], 24, [3, 2, 1]).groups(3).check();
+}
+
 /// Groups that are narrower than a vector, of which the last is not always full.
 #[test]
 #[cfg_attr(miri, ignore = "too large")]
