@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use engraft_kernels::{Activation, MapsShape, Window};
+use engraft_kernels::{Activation, MapsShape, PoolGeometry};
 
 use crate::attention::WindowTable;
 use crate::general::General;
@@ -154,9 +154,9 @@ pub(crate) enum Tokens {
 /// Which pixels a pool reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Windows {
-    Max(Window),
+    Max(PoolGeometry),
     Average {
-        window: Window,
+        window: PoolGeometry,
         count_include_pad: bool,
     },
     /// As many as there are places in the output.

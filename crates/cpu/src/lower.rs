@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use engraft_engine::EngineError;
 use engraft_graph::{Graph, Shape};
-use engraft_kernels::{MapsShape, Window, aliases};
+use engraft_kernels::{MapsShape, PoolGeometry, aliases};
 
 use crate::attention::window_table;
 use crate::call::{At, Call, Maps, Rows, Scale, Strided, Tokens, Windows};
@@ -482,7 +482,7 @@ impl Lowering<'_> {
 
     fn pool(&mut self, value: Value, input: Value, pooling: &Pooling) -> Result<View, EngineError> {
         let x = self.maps(input)?;
-        let of = |window: &engraft_graph::Pool| Window {
+        let of = |window: &engraft_graph::Pool| PoolGeometry {
             kernel: window.kernel,
             stride: window.stride,
             padding: window.padding,

@@ -6,10 +6,11 @@
 
 use std::ops::Range;
 
+use crate::bounds::check_output;
 use crate::gemm::{PanelEnd, panel_rows, panels};
 use crate::norm::{softmax_scores, sum_of_squares};
-use crate::pool::Shares;
-use crate::scratch::{scratch_stride, with_scratch};
+use crate::scratch::{LINE, scratch_stride, with_scratch};
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::tile::Rows;
 use crate::{Activation, Level, Matrix, Pool};
@@ -90,7 +91,7 @@ pub struct Windows<'a> {
 /// Memory beside that, for each thread: the keys and values of a head, and the scores of some queries.
 ///
 /// # Panics
-/// When a slice is too short, or the windows are not those of whole images.
+/// When a slice is too short, the output's rows overlap, a scale is not positive, or the windows are not those of whole images.
 #[expect(clippy::too_many_arguments, reason = "two matrices and how they are connected")]
 pub fn attention(
     level: Level,
@@ -102,11 +103,10 @@ pub fn attention(
     output: &mut [f32],
     output_stride: usize,
 ) {
-    let AttentionShape { groups, tokens, heads, head_dim } = shape;
-    let dim = heads * head_dim;
-    if groups * tokens * dim == 0 {
+    if [shape.groups, shape.tokens, shape.heads, shape.head_dim].contains(&0) {
         return;
     }
+    let AttentionShape { groups, tokens, heads, head_dim } = shape;
     check(shape, qkv, scores, windows, output.len(), output_stride);
 
     let tile = level.tile_rows();
@@ -118,20 +118,21 @@ pub fn attention(
     let part = tokens.div_ceil(parts).next_multiple_of(tile).min(tokens);
     let parts = tokens.div_ceil(part);
     let units = groups * heads * parts;
-    let products = 2 * part * tokens * head_dim;
+    let products = part.saturating_mul(tokens).saturating_mul(2 * head_dim);
     let units_a_task = (TASK_PRODUCTS / products).min(units / (4 * pool.threads())).max(1);
 
     let keys = tokens.next_multiple_of(2 * level.lanes()) * head_dim;
     let values = head_dim.next_multiple_of(2 * level.lanes()) * tokens;
     let sizes = Sizes { block, score_stride, keys, values };
     let output = Shares::new(output);
-    let work = Work { level, shape, qkv, scores, windows, sizes, part, output: &output, output_stride };
+    let attention =
+        Attention { level, shape, qkv, scores, windows, sizes, part, output: &output, output_stride };
     pool.run(units.div_ceil(units_a_task), |task| {
         let units = task * units_a_task..units.min((task + 1) * units_a_task);
-        let sizes = &work.sizes;
+        let sizes = &attention.sizes;
         with_scratch(sizes.values(head_dim), sizes.pointers(tokens), |values, pointers| {
-            let scratch = sizes.divide(work.shape, values, pointers);
-            level.run(Task { work: &work, units, scratch });
+            let scratch = sizes.divide(attention.shape, values, pointers);
+            level.run(AttentionTask { attention: &attention, units, scratch });
         });
     });
 }
@@ -145,9 +146,6 @@ const SCORES: usize = 16 << 10;
 /// Multiplications of a task, so that handing it out costs little beside it.
 const TASK_PRODUCTS: usize = 1 << 20;
 
-/// Values of a cache line.
-const LINE: usize = 16;
-
 fn check(
     shape: AttentionShape,
     qkv: Matrix<'_>,
@@ -157,6 +155,11 @@ fn check(
     output_stride: usize,
 ) {
     let AttentionShape { groups, tokens, heads, head_dim } = shape;
+    let product = |sizes: &[usize]| {
+        let product = sizes.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
+        product.unwrap_or_else(|| panic!("no memory could hold {shape:?}"))
+    };
+    product(&[3, groups, tokens, heads, head_dim]);
     let dim = heads * head_dim;
     let rows = match windows {
         None => groups * tokens,
@@ -172,13 +175,11 @@ fn check(
                 "the padding has fewer than {} values",
                 3 * dim
             );
-            groups * tokens / rows.len() * image_rows
+            product(&[groups * tokens / rows.len(), *image_rows])
         }
     };
-    let fits = |len: usize, stride: usize, columns: usize| rows == 0 || len >= (rows - 1) * stride + columns;
-    assert!(fits(qkv.values.len(), qkv.stride, 3 * dim), "qkv has fewer than {rows} rows of {}", 3 * dim);
-    assert!(output_stride >= dim, "rows overlap");
-    assert!(fits(output, output_stride, dim), "the output has fewer than {rows} rows of {dim}");
+    assert!(qkv.has(rows, 3 * dim), "qkv has fewer than {rows} rows of {}", 3 * dim);
+    check_output(output, [rows, dim], output_stride);
     match scores.similarity {
         Similarity::Product(scale) => assert!(scale > 0.0, "the scale is {scale}"),
         Similarity::Cosine(scales) => {
@@ -186,14 +187,14 @@ fn check(
             assert!(scales.iter().all(|&scale| scale > 0.0), "a scale is not positive");
         }
     }
-    let square = tokens * tokens;
-    assert!(scores.bias.is_none_or(|bias| bias.len() >= heads * square), "the bias is too short");
-    let whole = |mask: &[f32]| !mask.is_empty() && mask.len().is_multiple_of(square);
+    let long = |bias: &[f32]| bias.len() >= product(&[heads, tokens, tokens]);
+    assert!(scores.bias.is_none_or(long), "the bias is too short for {shape:?}");
+    let whole = |mask: &[f32]| !mask.is_empty() && mask.len().is_multiple_of(product(&[tokens, tokens]));
     assert!(scores.mask.is_none_or(whole), "the masks are not [masks, {tokens}, {tokens}]");
 }
 
 /// What all tasks have in common.
-struct Work<'a> {
+struct Attention<'a> {
     level: Level,
     shape: AttentionShape,
     qkv: Matrix<'a>,
@@ -202,7 +203,7 @@ struct Work<'a> {
     sizes: Sizes,
     /// Queries of a unit of work, which is a head of a group, or a part of its queries.
     part: usize,
-    output: &'a Shares,
+    output: &'a Shares<'a>,
     output_stride: usize,
 }
 
@@ -234,7 +235,7 @@ impl Sizes {
         AttentionShape { tokens, head_dim, .. }: AttentionShape,
         all: &'a mut [f32],
         pointers: &'a mut [*const f32],
-    ) -> Scratch<'a> {
+    ) -> HeadScratch<'a> {
         // Each begins with a cache line: the panels are whole vectors, the rows of scores whole lines.
         let (keys, rest) = all.split_at_mut(self.keys);
         let (values, rest) = rest.split_at_mut(self.values);
@@ -245,21 +246,24 @@ impl Sizes {
         scores.chunks_exact_mut(self.score_stride).for_each(|row| row[tokens..].fill(f32::NEG_INFINITY));
         let (group, rest) = pointers.split_at_mut(tokens);
         let (next_group, score_rows) = rest.split_at_mut(tokens);
-        for (pointer, row) in score_rows.iter_mut().zip(scores.chunks_exact(self.score_stride)) {
-            *pointer = row.as_ptr();
+        // All that is written to the scores goes through this pointer, and so does what is read: a borrow of the slice in between
+        // would make the pointers to its rows invalid.
+        let scores = scores.as_mut_ptr();
+        for (row, pointer) in score_rows.iter_mut().enumerate() {
+            *pointer = scores.wrapping_add(row * self.score_stride);
         }
-        Scratch { keys, values, scores, attended, zeros, group, next_group, score_rows }
+        HeadScratch { keys, values, scores, attended, zeros, group, next_group, score_rows }
     }
 }
 
 /// A thread's scratch.
-struct Scratch<'a> {
+struct HeadScratch<'a> {
     /// Panels of keys, `[head_dim, width]` each.
     keys: &'a mut [f32],
     /// Panels of values, `[tokens, width]` each.
     values: &'a mut [f32],
-    /// `[block, score_stride]`
-    scores: &'a mut [f32],
+    /// `[block, score_stride]`, borrowed mutably for as long as the rest.
+    scores: *mut f32,
     /// `[block, head_dim]`
     attended: &'a mut [f32],
     /// The key of a token that does not exist.
@@ -279,7 +283,7 @@ struct Places<'a> {
     table: Option<&'a [u32]>,
 }
 
-impl Work<'_> {
+impl Attention<'_> {
     #[inline(always)]
     fn places(&self, group: usize) -> Places<'_> {
         let place = group * self.shape.tokens;
@@ -325,26 +329,26 @@ struct Coming {
 }
 
 /// Some units of work.
-struct Task<'a> {
-    work: &'a Work<'a>,
+struct AttentionTask<'a> {
+    attention: &'a Attention<'a>,
     units: Range<usize>,
-    scratch: Scratch<'a>,
+    scratch: HeadScratch<'a>,
 }
 
-impl Kernel for Task<'_> {
+impl Kernel for AttentionTask<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
-        let AttentionShape { tokens, heads, head_dim, .. } = self.work.shape;
-        let parts = tokens.div_ceil(self.work.part);
+        let AttentionShape { tokens, heads, head_dim, .. } = self.attention.shape;
+        let parts = tokens.div_ceil(self.attention.part);
         let (mut group_there, mut head_there) = (usize::MAX, usize::MAX);
         for unit in self.units.clone() {
             let (group, head, part) = (unit / parts / heads, unit / parts % heads, unit % parts);
             // SAFETY: `attention` has checked the slices and measured the scratch; units have different outputs.
             unsafe {
                 if unit == self.units.start {
-                    self.work.find_tokens(group, self.scratch.group);
+                    self.attention.find_tokens(group, self.scratch.group);
                 } else if group != group_there {
                     std::mem::swap(&mut self.scratch.group, &mut self.scratch.next_group);
                 }
@@ -359,13 +363,13 @@ impl Kernel for Task<'_> {
                 } else if next / parts / heads == group {
                     Some(Coming { tokens: self.scratch.group.as_ptr(), head: head + 1 })
                 } else {
-                    self.work.find_tokens(group + 1, self.scratch.next_group);
+                    self.attention.find_tokens(group + 1, self.scratch.next_group);
                     Some(Coming { tokens: self.scratch.next_group.as_ptr(), head: 0 })
                 };
-                let mut first = part * self.work.part;
-                let end = tokens.min(first + self.work.part);
+                let mut first = part * self.attention.part;
+                let end = tokens.min(first + self.attention.part);
                 while first < end {
-                    let queries = first..end.min(first + self.work.sizes.block);
+                    let queries = first..end.min(first + self.attention.sizes.block);
                     self.attend::<S>(group, head, queries.clone(), coming);
                     first = queries.end;
                 }
@@ -375,15 +379,15 @@ impl Kernel for Task<'_> {
 }
 
 /// Methods of which all are unsafe: they need the instruction set, and slices as `attention` has checked them.
-impl Task<'_> {
+impl AttentionTask<'_> {
     /// The keys, as columns; `offset` is that of the head's key in a token's row.
     #[inline(always)]
     unsafe fn pack_keys<S: Simd>(&mut self, offset: usize) {
-        let AttentionShape { tokens, head_dim, .. } = self.work.shape;
+        let AttentionShape { tokens, head_dim, .. } = self.attention.shape;
         let square = S::Half::LANES;
         // SAFETY: the caller's; the panels' widths are at most the size of `keys`, and multiples of the square's side.
         unsafe {
-            for panel in panels(self.work.level, tokens) {
+            for panel in panels(self.attention.level, tokens) {
                 for column in (0..panel.width).step_by(square) {
                     let to = self.scratch.keys.as_mut_ptr().add(panel.first * head_dim + column);
                     let mut from = [self.scratch.zeros.as_ptr(); 16];
@@ -402,7 +406,7 @@ impl Task<'_> {
                             to.add(k * panel.width + j).write(*from.add(k));
                         }
                     }
-                    if let Similarity::Cosine(_) = self.work.scores.similarity {
+                    if let Similarity::Cosine(_) = self.attention.scores.similarity {
                         normalise_columns::<S::Half>(to, head_dim, panel.width);
                     }
                 }
@@ -413,10 +417,10 @@ impl Task<'_> {
     /// The values, as rows; `offset` is that of the head's value in a token's row.
     #[inline(always)]
     unsafe fn pack_values<S: Simd>(&mut self, offset: usize) {
-        let AttentionShape { tokens, head_dim, .. } = self.work.shape;
+        let AttentionShape { tokens, head_dim, .. } = self.attention.shape;
         // SAFETY: the caller's; the panels' widths are at most the size of `values`, and multiples of a half vector.
         unsafe {
-            for panel in panels(self.work.level, head_dim) {
+            for panel in panels(self.attention.level, head_dim) {
                 let mut to = self.scratch.values.as_mut_ptr().add(panel.first * tokens);
                 for token in self.scratch.group.iter() {
                     let from = token.add(offset + panel.first);
@@ -440,14 +444,14 @@ impl Task<'_> {
         queries: Range<usize>,
         coming: Option<Coming>,
     ) {
-        let work = self.work;
-        let AttentionShape { tokens, heads, head_dim, .. } = work.shape;
-        let Sizes { score_stride, .. } = work.sizes;
+        let Self { attention, .. } = *self;
+        let AttentionShape { tokens, heads, head_dim, .. } = attention.shape;
+        let Sizes { score_stride, .. } = attention.sizes;
         let offset = head * head_dim;
         let pointers = self.scratch.group[queries.clone()].as_ptr();
-        let scores = self.scratch.scores.as_mut_ptr();
-        work.level.run(Product {
-            level: work.level,
+        let scores = self.scratch.scores;
+        attention.level.run(Product {
+            level: attention.level,
             rows: Rows { pointers, stride: 0, taps: 1, run: head_dim, offset },
             count: queries.len(),
             b: self.scratch.keys.as_ptr(),
@@ -457,8 +461,9 @@ impl Task<'_> {
         });
 
         let mut slopes = [0.0; BLOCK_QUERIES];
-        let bias = work.scores.bias.map(|bias| &bias[head * tokens * tokens..]);
-        let mask = work.scores.mask.map(|mask| &mask[group * tokens * tokens % mask.len()..]);
+        let square = tokens * tokens;
+        let bias = attention.scores.bias.map(|bias| &bias[head * square..]);
+        let mask = attention.scores.mask.map(|mask| &mask[group % (mask.len() / square) * square..]);
         let [first, second] = if bias.is_some() { [bias, mask] } else { [mask, bias] };
         for (i, query) in queries.clone().enumerate() {
             if let Some(Coming { tokens, head }) = coming {
@@ -475,7 +480,7 @@ impl Task<'_> {
             };
             // SAFETY: the caller's; the row of scores is in whole vectors, and minus infinity behind the last token.
             unsafe {
-                let scale = match work.scores.similarity {
+                let scale = match attention.scores.similarity {
                     Similarity::Product(scale) => scale,
                     Similarity::Cosine(scales) => {
                         let query = self.scratch.group[query].add(offset);
@@ -488,8 +493,8 @@ impl Task<'_> {
         }
 
         let attended = self.scratch.attended.as_mut_ptr();
-        work.level.run(Product {
-            level: work.level,
+        attention.level.run(Product {
+            level: attention.level,
             rows: Rows {
                 pointers: self.scratch.score_rows.as_ptr(),
                 stride: 0,
@@ -504,12 +509,12 @@ impl Task<'_> {
             to_stride: head_dim,
         });
 
-        let places = work.places(group);
+        let places = attention.places(group);
         for (i, query) in queries.enumerate() {
             let Some(row) = places.row(query) else { continue };
             // SAFETY: the caller's; no other unit has this head of this row.
             unsafe {
-                let to = work.output.at(row * work.output_stride + offset);
+                let to = attention.output.at(row * attention.output_stride + offset);
                 let from = attended.add(i * head_dim);
                 let slope = S::splat(slopes[i]);
                 for column in (0..head_dim).step_by(S::LANES) {
@@ -571,7 +576,7 @@ impl Kernel for Product {
         };
         for panel in panels(self.level, self.n) {
             let (width, columns) = (panel.width, panel.columns);
-            // SAFETY: `Task::attend` has made the pointers valid.
+            // SAFETY: `AttentionTask::attend` has made the pointers valid.
             unsafe {
                 let b = self.b.add(panel.first * self.rows.run);
                 let to = self.to.add(panel.first);

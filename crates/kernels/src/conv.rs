@@ -4,14 +4,16 @@
 use std::ops::Range;
 
 use crate::blocks::Blocks;
+use crate::bounds::{check_padded, check_weight};
 use crate::fours::{Fours, in_fours};
 use crate::gemm::{Panel, PanelEnd, panel_rows, panels};
 use crate::grouped;
-use crate::pool::Shares;
 use crate::scratch::with_scratch;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::taps::Taps;
 use crate::tile::Rows;
+use crate::windows::Axis;
 use crate::{Epilogue, Level, Maps, MapsMut, MapsShape, Pool};
 
 /// What `torch.nn.Conv2d` has besides its channels; pairs are of height and width.
@@ -28,14 +30,35 @@ pub struct ConvGeometry {
 impl ConvGeometry {
     /// Height and width of the output for an input of this height and width; zero where the kernel does not
     /// fit.
+    ///
+    /// # Panics
+    /// When a kernel, a stride or a dilation is zero, or a window or a padded input is longer than any memory.
     pub fn output_size(&self, height: usize, width: usize) -> [usize; 2] {
-        [(0, height), (1, width)].map(|(axis, size)| {
-            let window = (self.kernel[axis] - 1) * self.dilation[axis] + 1;
-            match (size + 2 * self.padding[axis]).checked_sub(window) {
-                Some(rest) => rest / self.stride[axis] + 1,
-                None => 0,
-            }
+        self.axes(height, width).map(|axis| axis.windows())
+    }
+
+    /// The windows down and across an input of this height and width.
+    #[inline(always)]
+    pub(crate) fn axes(&self, height: usize, width: usize) -> [Axis; 2] {
+        let ConvGeometry { kernel, stride, padding, dilation, .. } = *self;
+        [(0, height), (1, width)].map(|(axis, size)| Axis {
+            size,
+            kernel: kernel[axis],
+            stride: stride[axis],
+            padding: padding[axis],
+            dilation: dilation[axis],
         })
+    }
+
+    /// The output's sizes for this input.
+    ///
+    /// # Panics
+    /// As [`output_size`](Self::output_size), and when no memory could hold an image with its padding.
+    pub(crate) fn output(&self, input: MapsShape, channels: usize) -> MapsShape {
+        let axes = self.axes(input.height, input.width);
+        check_padded(axes, input.channels.max(channels));
+        let [height, width] = axes.map(|axis| axis.windows());
+        MapsShape { batch: input.batch, height, width, channels }
     }
 }
 
@@ -74,9 +97,11 @@ impl ConvWeights {
             "{groups} groups do not divide {in_channels} and {out_channels} channels"
         );
         let [inputs, outputs] = [in_channels / groups, out_channels / groups];
-        assert_eq!(weight.len(), out_channels * inputs * taps, "the weight's number of values");
+        check_weight(weight, [kernel[0], kernel[1], inputs, out_channels]);
         let narrow = grouped::suits(level, geometry, inputs, outputs) || in_fours(groups, inputs, outputs);
-        let values = if narrow {
+        let values = if weight.is_empty() {
+            Vec::new()
+        } else if narrow {
             grouped::pack(level, weight, out_channels, inputs, taps)
         } else {
             let mut values = Vec::new();
@@ -119,12 +144,11 @@ pub fn conv(
     output: MapsMut<'_>,
 ) {
     let ConvWeights { level, geometry, in_channels, out_channels, .. } = *weights;
-    let MapsShape { batch, height, width, channels } = input.shape;
+    let channels = input.shape.channels;
     input.check();
     output.check();
     assert_eq!(channels, in_channels, "the input's channels");
-    let [out_height, out_width] = geometry.output_size(height, width);
-    let shape = MapsShape { batch, height: out_height, width: out_width, channels: out_channels };
+    let shape = geometry.output(input.shape, out_channels);
     assert_eq!(output.shape, shape, "the output's sizes");
     let pixels = shape.pixels();
     epilogue.check(pixels, out_channels);
@@ -160,14 +184,14 @@ pub fn conv(
                 let weights = &weights.values;
                 level.run(Fours { rows, reads, weights, panels, channels, epilogue, to, to_stride });
             } else {
-                level.run(Block { rows, reads, weights, panels, panels_a_group, epilogue, to, to_stride });
+                level.run(ConvTask { rows, reads, weights, panels, panels_a_group, epilogue, to, to_stride });
             }
         });
     });
 }
 
 /// A task: some pixels of the output by some panels of the groups.
-struct Block<'a> {
+struct ConvTask<'a> {
     rows: Range<usize>,
     reads: Rows,
     weights: &'a ConvWeights,
@@ -175,11 +199,11 @@ struct Block<'a> {
     panels: Range<usize>,
     panels_a_group: usize,
     epilogue: Epilogue<'a>,
-    to: &'a Shares,
+    to: &'a Shares<'a>,
     to_stride: usize,
 }
 
-impl Kernel for Block<'_> {
+impl Kernel for ConvTask<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -7,8 +7,9 @@ mod expand;
 
 use std::ops::Range;
 
+use crate::bounds::check_weight;
 use crate::gemm::PanelEnd;
-use crate::pool::Shares;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::{ConvGeometry, Epilogue, Level, Maps, MapsMut, MapsShape, Pool, adaptive_avg_pool};
 use channel_vector::ChannelVector;
@@ -37,7 +38,7 @@ impl DepthwiseWeights {
     pub fn new(level: Level, weight: &[f32], channels: usize, kernel: [usize; 2]) -> DepthwiseWeights {
         let taps = kernel[0] * kernel[1];
         assert!(taps > 0, "a kernel of no values");
-        assert_eq!(weight.len(), channels * taps, "the weight's number of values");
+        check_weight(weight, [kernel[0], kernel[1], 1, channels]);
         let lanes = level.lanes();
         let mut values = Vec::with_capacity(channels.next_multiple_of(lanes) * taps);
         for block in 0..channels.div_ceil(lanes) {
@@ -84,8 +85,7 @@ pub fn depthwise(
     output.check();
     assert_eq!(input.shape.channels, channels, "the input's channels");
     let geometry = ConvGeometry { kernel, stride, padding, dilation, groups: channels };
-    let [height, width] = geometry.output_size(input.shape.height, input.shape.width);
-    assert_eq!(shape, MapsShape { height, width, ..input.shape }, "the output's sizes");
+    assert_eq!(shape, geometry.output(input.shape, channels), "the output's sizes");
     epilogue.check(shape.pixels(), channels);
     assert!(means.as_ref().is_none_or(|means| means.len() >= shape.batch * channels), "too few means");
     if shape.pixels() * channels == 0 {
@@ -194,8 +194,8 @@ struct Strip<'a> {
     input: Maps<'a>,
     weights: &'a DepthwiseWeights,
     epilogue: Epilogue<'a>,
-    means: Option<&'a Shares>,
-    output: &'a Shares,
+    means: Option<&'a Shares<'a>>,
+    output: &'a Shares<'a>,
     output_stride: usize,
     /// The output's.
     shape: MapsShape,
@@ -210,6 +210,7 @@ impl Kernel for Strip<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let MapsShape { height, width, channels, .. } = self.input.shape;
+        let windows = self.geometry.axes(height, width);
         let ConvGeometry { kernel, .. } = self.geometry;
         let pixels = self.shape.height * self.shape.width;
         for block in self.blocks.clone() {
@@ -220,9 +221,8 @@ impl Kernel for Strip<'_> {
             // SAFETY: `depthwise` has checked the slices; tasks have different rows or channels.
             unsafe {
                 let vector = ChannelVector {
-                    geometry: &self.geometry,
+                    windows: &windows,
                     from: self.input.values.as_ptr().add(image + first),
-                    size: [height, width],
                     pixel: self.input.stride,
                     whole: count == S::LANES,
                     weights: weights.as_ptr(),

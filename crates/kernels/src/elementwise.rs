@@ -1,7 +1,8 @@
 //! Functions of single values, and sums and products of two tensors.
 
 use crate::activation::activate_rows;
-use crate::pool::Shares;
+use crate::bounds::check_output;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::{Activation, Level, Matrix, Pool};
 
@@ -29,7 +30,7 @@ pub enum Function<'a> {
 /// `y = activation(function(x))` for `[rows, columns]` values of `x`; the rows of `output` are `output_stride` apart.
 ///
 /// # Panics
-/// When a slice is too short.
+/// When a slice is too short, the output's rows overlap, or an image has no rows.
 #[expect(clippy::too_many_arguments, reason = "two matrices and what connects them")]
 pub fn elementwise(
     level: Level,
@@ -41,17 +42,16 @@ pub fn elementwise(
     output: &mut [f32],
     output_stride: usize,
 ) {
-    if rows * columns == 0 {
+    if rows == 0 || columns == 0 {
         return;
     }
-    let long = |matrix: Matrix<'_>, rows: usize| matrix.values.len() >= (rows - 1) * matrix.stride + columns;
-    assert!(long(x, rows), "x has fewer than {rows} rows of {columns}");
-    assert!(output.len() >= (rows - 1) * output_stride + columns, "the output is too short");
+    assert!(x.has(rows, columns), "x has fewer than {rows} rows of {columns}");
+    check_output(output.len(), [rows, columns], output_stride);
     let fits = match function {
         Function::Identity => true,
         Function::Affine { scale, shift } => scale.len() >= columns && shift.len() >= columns,
-        Function::Add(other) | Function::Multiply(other) => long(other, rows),
-        Function::Scale { scale, rows_per_image } => long(scale, rows.div_ceil(rows_per_image)),
+        Function::Add(other) | Function::Multiply(other) => other.has(rows, columns),
+        Function::Scale { scale, rows_per_image } => scale.has(rows.div_ceil(rows_per_image), columns),
     };
     assert!(fits, "an operand is too short for {rows} rows of {columns}");
     let rows_a_task = (TASK_VALUES / columns).clamp(1, rows);
@@ -59,27 +59,28 @@ pub fn elementwise(
     pool.run(rows.div_ceil(rows_a_task), |task| {
         let first = task * rows_a_task;
         let rows = first..(first + rows_a_task).min(rows);
-        level.run(Rows { rows, columns, x, function, activation, output: &output, output_stride });
+        level.run(ElementwiseTask { rows, columns, x, function, activation, output: &output, output_stride });
     });
 }
 
-struct Rows<'a> {
+/// A task: some rows.
+struct ElementwiseTask<'a> {
     rows: std::ops::Range<usize>,
     columns: usize,
     x: Matrix<'a>,
     function: Function<'a>,
     activation: Activation,
-    output: &'a Shares,
+    output: &'a Shares<'a>,
     output_stride: usize,
 }
 
-impl Kernel for Rows<'_> {
+impl Kernel for ElementwiseTask<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let [least, most] = self.activation.clamp().unwrap_or([f32::NEG_INFINITY, f32::INFINITY]);
-        // SAFETY: `elementwise` has checked the slices; tasks have different rows.
+        // SAFETY: `elementwise` has checked the slices and that rows do not overlap; tasks have different rows.
         unsafe {
             let (least, most) = (S::splat(least), S::splat(most));
             for row in self.rows.clone() {

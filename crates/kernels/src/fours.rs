@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::Epilogue;
 use crate::activation::activate_rows;
 use crate::gemm::PanelEnd;
-use crate::pool::Shares;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::tile::{Rows, finish};
 
@@ -29,7 +29,7 @@ pub(crate) struct Fours<'a> {
     pub(crate) panels: Range<usize>,
     pub(crate) channels: usize,
     pub(crate) epilogue: Epilogue<'a>,
-    pub(crate) to: &'a Shares,
+    pub(crate) to: &'a Shares<'a>,
     pub(crate) to_stride: usize,
 }
 

@@ -3,8 +3,9 @@
 
 use crate::activation::activate_rows;
 use crate::blocks::Blocks;
-use crate::pool::Shares;
+use crate::bounds::check_output;
 use crate::scratch::{scratch_stride, with_scratch};
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::tile::{NARROW_RUN, Rows, TileEnd, narrow_tile, tile};
 use crate::{Activation, Level, Pool, Prologue};
@@ -76,6 +77,7 @@ impl PackedMatrix {
     /// # Panics
     /// When the slice is too short.
     pub fn of_rows(level: Level, k: usize, n: usize, rows: Matrix<'_>) -> PackedMatrix {
+        assert!(rows.has(k, n), "there are fewer than {k} rows of {n}");
         let mut values = Vec::with_capacity(k * n.next_multiple_of(2 * level.lanes()));
         for panel in panels(level, n) {
             for row in 0..k {
@@ -119,7 +121,7 @@ pub struct Epilogue<'a> {
 /// `c` has `m` rows that are `c_stride` apart; values between them are not touched.
 ///
 /// # Panics
-/// When a slice is too short.
+/// When a slice is too short, or the rows of `c` overlap.
 #[expect(clippy::too_many_arguments, reason = "three matrices, and what happens before and after")]
 pub fn gemm(
     pool: &Pool,
@@ -135,9 +137,8 @@ pub fn gemm(
     if m == 0 || n == 0 {
         return;
     }
-    assert!(a.values.len() >= (m - 1) * a.stride + k, "a has fewer than {m} rows of {k}");
-    assert!(c.len() >= (m - 1) * c_stride + n, "c has fewer than {m} rows of {n}");
-    assert!(m == 1 || c_stride >= n, "the rows of c overlap");
+    assert!(a.has(m, k), "a has fewer than {m} rows of {k}");
+    check_output(c.len(), [m, n], c_stride);
     prologue.check(m, k);
     epilogue.check(m, n);
     let run = run(k);
@@ -188,7 +189,7 @@ struct Block<'a> {
     prologue: Prologue<'a>,
     b: &'a PackedMatrix,
     epilogue: Epilogue<'a>,
-    c: &'a Shares,
+    c: &'a Shares<'a>,
     c_stride: usize,
     rows: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
@@ -207,16 +208,20 @@ impl Kernel for Block<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let (k, count) = (self.b.k, self.rows.len());
+        // One pointer for all rows: another borrow of the copy would make the pointers to its other rows invalid.
+        let copy = self.copy.as_mut_ptr();
         // A product of no values has a run, too: of zeros.
         for first in (0..k.max(1)).step_by(self.run.max(1)) {
             let run = first..(first + self.run).min(k);
             for (i, (pointer, row)) in self.pointers.iter_mut().zip(self.rows.clone()).enumerate() {
                 *pointer = self.a.values[row * self.a.stride + run.start..].as_ptr();
                 if self.copy_stride > 0 {
-                    let to = self.copy[i * self.copy_stride..].as_mut_ptr();
-                    // SAFETY: `gemm` has checked the slices.
-                    unsafe { self.prologue.row::<S>(row, run.clone(), *pointer, to) };
-                    *pointer = to;
+                    // SAFETY: `gemm` has checked the slices, and the copy has `copy_stride` values for each row.
+                    *pointer = unsafe {
+                        let to = copy.add(i * self.copy_stride);
+                        self.prologue.row::<S>(row, run.clone(), *pointer, to);
+                        to
+                    };
                 }
             }
             let rows =

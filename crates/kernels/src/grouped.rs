@@ -14,10 +14,11 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use crate::activation::activate_rows;
 use crate::conv::ConvGeometry;
 use crate::gemm::PanelEnd;
-use crate::pool::Shares;
-use crate::scratch::{scratch_stride, with_scratch};
+use crate::scratch::{LINE, scratch_stride, with_scratch};
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::tile::finish;
+use crate::windows::Axis;
 use crate::{Epilogue, Level, Maps, MapsMut, MapsShape, Pool};
 
 /// Values that a task copies, at most, if that is not less than a row of output needs: they stay in the cache
@@ -30,9 +31,6 @@ const PIXELS_A_PASS: usize = 56;
 
 /// How far ahead of the copy the input is brought nearer.
 const PIXELS_AHEAD: usize = 8;
-
-/// Values of a cache line.
-const LINE: usize = 16;
 
 /// Taps of a window's row.
 const TAPS: usize = 3;
@@ -81,13 +79,12 @@ pub(crate) fn conv(
     epilogue: Epilogue<'_>,
     output: MapsMut<'_>,
 ) {
-    let ConvGeometry { kernel, stride, dilation, .. } = geometry;
     let MapsShape { batch, height, width: out_width, channels } = output.shape;
     let vectors = channels.div_ceil(level.lanes());
-    let reach = [0, 1].map(|axis| (kernel[axis] - 1) * dilation[axis] + 1);
-    let columns = (out_width - 1) * stride[1] + reach[1];
+    let [down, across] = geometry.axes(input.shape.height, input.shape.width);
+    let columns = (out_width - 1) * across.stride + across.reach();
     let rows = COPIED_VALUES / (columns * vectors * level.lanes());
-    let rows = (rows.saturating_sub(reach[0]) / stride[0] + 1).min(height);
+    let rows = (rows.saturating_sub(down.reach()) / down.stride + 1).min(height);
     let blocks = height.div_ceil(rows);
     let rows = height.div_ceil(blocks);
     // Enough tasks that no thread waits long for the last one.
@@ -100,7 +97,7 @@ pub(crate) fn conv(
         let (block, part) = (task / parts, task % parts);
         let first_row = block % blocks * rows;
         let first_vector = part * vectors_a_part;
-        let task = Task {
+        let task = GroupedTask {
             input,
             geometry,
             width,
@@ -118,13 +115,13 @@ pub(crate) fn conv(
         let rows = task.copied_rows();
         let plane = scratch_stride(rows * columns * level.lanes());
         with_scratch(task.vectors.len() * plane, 0, |copy, _| {
-            level.run(Task { copy, ..task });
+            level.run(GroupedTask { copy, ..task });
         });
     });
 }
 
 /// Some rows of one image's output in some vectors of channels.
-struct Task<'a> {
+struct GroupedTask<'a> {
     input: Maps<'a>,
     geometry: ConvGeometry,
     /// Channels of a group.
@@ -139,13 +136,13 @@ struct Task<'a> {
     /// Those that a row's windows reach, with the padding.
     columns: usize,
     epilogue: Epilogue<'a>,
-    to: &'a Shares,
+    to: &'a Shares<'a>,
     to_stride: usize,
     /// The input of this task, `[vectors, rows, columns, lanes]`.
     copy: &'a mut [f32],
 }
 
-impl Kernel for Task<'_> {
+impl Kernel for GroupedTask<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -162,11 +159,17 @@ impl Kernel for Task<'_> {
     }
 }
 
-impl Task<'_> {
+impl GroupedTask<'_> {
+    /// Down and across the input.
+    #[inline(always)]
+    fn windows(&self) -> [Axis; 2] {
+        self.geometry.axes(self.input.shape.height, self.input.shape.width)
+    }
+
     /// Rows of the input that the windows reach, with the padding.
     fn copied_rows(&self) -> usize {
-        let ConvGeometry { kernel, stride, dilation, .. } = self.geometry;
-        (self.rows.len() - 1) * stride[0] + (kernel[0] - 1) * dilation[0] + 1
+        let [down, _] = self.windows();
+        (self.rows.len() - 1) * down.stride + down.reach()
     }
 
     /// Values from a vector of channels to the next in the copy.
@@ -178,13 +181,13 @@ impl Task<'_> {
     /// Copies the input.
     #[inline(always)]
     unsafe fn copy<S: Simd>(&mut self) {
-        let ConvGeometry { stride, padding, .. } = self.geometry;
+        let [down, across] = self.windows();
         let MapsShape { height, width, channels, .. } = self.input.shape;
         let (plane, row_values) = (self.plane(), self.columns * S::LANES);
-        let left = padding[1].min(self.columns);
+        let left = across.padding.min(self.columns);
         let inside = width.min(self.columns - left);
         for row in 0..self.copied_rows() {
-            let y = (self.rows.start * stride[0] + row).wrapping_sub(padding[0]);
+            let y = down.place(self.rows.start, 0).wrapping_add(row);
             let zeros =
                 if y < height { [0..left, left + inside..self.columns] } else { [0..self.columns, 0..0] };
             for plane in self.copy.chunks_exact_mut(plane) {
@@ -238,7 +241,7 @@ impl Task<'_> {
         let [out_height, out_width] = self.out;
         let channels = self.input.shape.channels;
         let row = self.columns * S::LANES;
-        let window = Window { rows: kernel[0], row: dilation[0] * row };
+        let window = CopiedWindow { rows: kernel[0], row: dilation[0] * row };
         let most = if S::REGISTERS >= 32 { 14 } else { 7 };
         let rows_a_pass = PIXELS_A_PASS.div_ceil(out_width);
         for rows in self.rows.clone().step_by(rows_a_pass) {
@@ -281,7 +284,7 @@ impl Task<'_> {
 
 /// How a window lies in the copied input.
 #[derive(Clone, Copy)]
-struct Window {
+struct CopiedWindow {
     rows: usize,
     /// Values from a row to the next.
     row: usize,
@@ -293,7 +296,7 @@ struct Window {
 unsafe fn strip<S: Simd, const WIDTH: usize, const STEP: usize>(
     count: usize,
     from: *const f32,
-    window: Window,
+    window: CopiedWindow,
     weights: *const f32,
     columns: usize,
     end: PanelEnd,
@@ -335,7 +338,7 @@ unsafe fn strip<S: Simd, const WIDTH: usize, const STEP: usize>(
 #[inline(always)]
 unsafe fn sums<S: Simd, const COUNT: usize, const WIDTH: usize, const STEP: usize>(
     from: *const f32,
-    window: Window,
+    window: CopiedWindow,
     weights: *const f32,
 ) -> [[S::V; 1]; COUNT] {
     // SAFETY: the caller's.

@@ -1,6 +1,6 @@
 //! Values from one layout to another.
 
-use crate::pool::Shares;
+use crate::shares::Shares;
 use crate::{MapsMut, Pool};
 
 /// Pixels of a task.
@@ -14,8 +14,11 @@ pub fn to_channels_last(pool: &Pool, input: &[f32], output: MapsMut<'_>) {
     output.check();
     let (shape, stride) = (output.shape, output.stride);
     let pixels = shape.height * shape.width;
+    if shape.pixels() * shape.channels == 0 {
+        return;
+    }
     assert!(input.len() >= shape.pixels() * shape.channels, "the input is too short for {shape:?}");
-    let parts = pixels.div_ceil(TASK_PIXELS).max(1);
+    let parts = pixels.div_ceil(TASK_PIXELS);
     let values = Shares::new(output.values);
     pool.run(shape.batch * parts, |task| {
         let (image, first) = (task / parts, task % parts * TASK_PIXELS);
@@ -46,7 +49,7 @@ const TASK_VALUES: usize = 16 << 10;
 /// Copies a tensor to other strides, which are given in the order of `shape`'s axes; `to`'s are those of the outermost axis first.
 ///
 /// # Panics
-/// When a slice is too short, or an axis of `to` lies within a later one.
+/// When a slice is too short, there is not one stride for each axis, or an axis of `to` lies within a later one.
 pub fn strided_copy(
     pool: &Pool,
     shape: &[usize],
@@ -57,13 +60,16 @@ pub fn strided_copy(
     if shape.contains(&0) {
         return;
     }
+    // The last place of the axes from one on; none if that is no number.
     let reach = |strides: &[usize], first: usize| {
-        let axes = shape.iter().zip(strides).skip(first);
-        axes.map(|(size, stride)| (size - 1) * stride).sum::<usize>()
+        let mut axes = shape.iter().zip(strides).skip(first);
+        axes.try_fold(0_usize, |reach, (size, stride)| reach.checked_add((size - 1).checked_mul(*stride)?))
     };
-    assert!(reach(from_strides, 0) < from.len() && reach(to_strides, 0) < to.len(), "a slice is too short");
+    let within = |strides: &[usize], len: usize| reach(strides, 0).is_some_and(|last| last < len);
+    assert!(within(from_strides, from.len()) && within(to_strides, to.len()), "a slice is too short");
     for (axis, size) in shape.iter().enumerate() {
-        assert!(*size == 1 || to_strides[axis] > reach(to_strides, axis + 1), "places are written twice");
+        let apart = reach(to_strides, axis + 1).is_some_and(|inner| to_strides[axis] > inner);
+        assert!(*size == 1 || apart, "places are written twice");
     }
     // The two innermost axes are a block; an axis of one place stands for those that there are not.
     let axis = |strides: &[usize], place: usize| {

@@ -19,6 +19,7 @@
 mod activation;
 mod attention;
 mod blocks;
+mod bounds;
 mod conv;
 mod depthwise;
 mod elementwise;
@@ -34,9 +35,11 @@ mod pool;
 mod pooling;
 mod prologue;
 mod scratch;
+mod shares;
 mod simd;
 mod taps;
 mod tile;
+mod windows;
 mod winograd;
 
 /// Changes when the same input gives other bits than before.
@@ -53,7 +56,7 @@ pub use maps::{Maps, MapsMut, MapsShape};
 pub use norm::{layer_norm, softmax};
 pub use peak::peak_flops;
 pub use pool::Pool;
-pub use pooling::{Window, adaptive_avg_pool, avg_pool, max_pool};
+pub use pooling::{PoolGeometry, adaptive_avg_pool, avg_pool, max_pool};
 pub use prologue::Prologue;
 pub use simd::Level;
 pub use winograd::{WinogradTile, WinogradWeights, winograd};

@@ -1,7 +1,5 @@
 //! Feature maps in memory: channels last.
 
-use crate::{Epilogue, Matrix};
-
 /// Feature maps `[batch, height, width, channels]` in a slice.
 ///
 /// A pixel's channels lie side by side; from one pixel's first channel to the next's are `stride` values, at least the channels, so
@@ -41,13 +39,6 @@ impl MapsShape {
     pub fn pixels(&self) -> usize {
         self.batch * self.height * self.width
     }
-
-    /// Panics when a slice of so many values is too short.
-    fn check(&self, values: usize, stride: usize) {
-        assert!(stride >= self.channels, "pixels overlap");
-        let needed = self.pixels().checked_sub(1).map_or(0, |before| before * stride + self.channels);
-        assert!(values >= needed, "the slice is too short for {self:?}");
-    }
 }
 
 impl<'a> Maps<'a> {
@@ -55,36 +46,11 @@ impl<'a> Maps<'a> {
     pub fn new(values: &'a [f32], shape: MapsShape) -> Maps<'a> {
         Maps { values, shape, stride: shape.channels }
     }
-
-    /// Panics when the slice is too short for the shape.
-    pub(crate) fn check(&self) {
-        self.shape.check(self.values.len(), self.stride);
-    }
 }
 
 impl<'a> MapsMut<'a> {
     /// Maps whose pixels follow each other without gaps.
     pub fn new(values: &'a mut [f32], shape: MapsShape) -> MapsMut<'a> {
         MapsMut { values, shape, stride: shape.channels }
-    }
-
-    /// Panics when the slice is too short for the shape.
-    pub(crate) fn check(&self) {
-        self.shape.check(self.values.len(), self.stride);
-    }
-}
-
-impl Epilogue<'_> {
-    /// Panics when a slice is too short for the result's shape.
-    pub(crate) fn check(&self, rows: usize, columns: usize) {
-        assert!(
-            self.bias.is_none_or(|bias| bias.len() >= columns),
-            "the bias has fewer than {columns} values"
-        );
-        let long_enough = |r: Matrix<'_>| rows == 0 || r.values.len() >= (rows - 1) * r.stride + columns;
-        assert!(
-            self.residual.is_none_or(long_enough),
-            "the residual has fewer than {rows} rows of {columns}"
-        );
     }
 }

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use crate::bounds::check_output;
 use crate::math;
-use crate::pool::Shares;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::{Level, Matrix, Pool};
 
@@ -16,7 +17,7 @@ const TASK_VALUES: usize = 16 << 10;
 /// The rows of `output` are `output_stride` apart; values between them are not touched.
 ///
 /// # Panics
-/// When a slice is too short.
+/// When a slice is too short, or the output's rows overlap.
 #[expect(clippy::too_many_arguments, reason = "two matrices, two vectors and a number")]
 pub fn layer_norm(
     level: Level,
@@ -40,7 +41,7 @@ pub fn layer_norm(
 /// nothing but minus infinity, gives NaN, as in PyTorch.
 ///
 /// # Panics
-/// When a slice is too short.
+/// When a slice is too short, or the output's rows overlap.
 pub fn softmax(
     level: Level,
     pool: &Pool,
@@ -71,34 +72,27 @@ fn all_rows(
     if rows == 0 || columns == 0 {
         return;
     }
-    assert!(output_stride >= columns, "rows overlap");
-    assert!(
-        input.values.len() >= (rows - 1) * input.stride + columns,
-        "the input has fewer than {rows} rows of {columns}"
-    );
-    assert!(
-        output.len() >= (rows - 1) * output_stride + columns,
-        "the output has fewer than {rows} rows of {columns}"
-    );
+    assert!(input.has(rows, columns), "the input has fewer than {rows} rows of {columns}");
+    check_output(output.len(), [rows, columns], output_stride);
     let output = Shares::new(output);
     let height = TASK_VALUES.div_ceil(columns);
     pool.run(rows.div_ceil(height), |task| {
         let rows = task * height..rows.min((task + 1) * height);
-        level.run(Rows { rows, columns, input, normalise, output: &output, output_stride });
+        level.run(NormTask { rows, columns, input, normalise, output: &output, output_stride });
     });
 }
 
 /// A task: some rows.
-struct Rows<'a> {
+struct NormTask<'a> {
     rows: Range<usize>,
     columns: usize,
     input: Matrix<'a>,
     normalise: Normalise<'a>,
-    output: &'a Shares,
+    output: &'a Shares<'a>,
     output_stride: usize,
 }
 
-impl Kernel for Rows<'_> {
+impl Kernel for NormTask<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -1,7 +1,8 @@
 //! Pooling: the largest or the mean value of windows.
 
-use crate::pool::Shares;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
+use crate::windows::Axis;
 use crate::{Level, Maps, MapsMut, MapsShape, Pool};
 
 /// Values that a task reads, so that handing it out costs little beside it.
@@ -9,7 +10,7 @@ const TASK_VALUES: usize = 16 << 10;
 
 /// The windows of a pool: square ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct PoolGeometry {
     /// Size.
     pub kernel: usize,
     /// Step.
@@ -18,23 +19,32 @@ pub struct Window {
     pub padding: usize,
 }
 
+impl PoolGeometry {
+    /// The windows along an axis of so many places.
+    #[inline(always)]
+    fn axis(&self, size: usize) -> Axis {
+        let PoolGeometry { kernel, stride, padding } = *self;
+        Axis { size, kernel, stride, padding, dilation: 1 }
+    }
+}
+
 /// What becomes of the values of a window.
 #[derive(Clone, Copy)]
 enum Pooling {
     /// Padding does not count.
-    Max(Window),
+    Max(PoolGeometry),
     /// The mean; whether padding counts as zeros.
-    Average(Window, bool),
+    Average(PoolGeometry, bool),
     /// The mean over as many windows as there is output.
     Adaptive,
 }
 
-/// The largest value of each window and channel (`torch.nn.MaxPool2d`); the output's shape says how many windows there are. What
-/// becomes of NaN is not said.
+/// The largest value of each window and channel (`torch.nn.MaxPool2d`), NaN if one of them is; the output's shape says how many windows
+/// there are.
 ///
 /// # Panics
-/// When a slice is too short, batch or channels differ, or a window lies outside the input.
-pub fn max_pool(level: Level, pool: &Pool, input: Maps<'_>, window: Window, output: MapsMut<'_>) {
+/// When a slice is too short, batch or channels differ, or a window lies outside the input or is empty.
+pub fn max_pool(level: Level, pool: &Pool, input: Maps<'_>, window: PoolGeometry, output: MapsMut<'_>) {
     pooling(level, pool, input, Pooling::Max(window), output);
 }
 
@@ -46,7 +56,7 @@ pub fn avg_pool(
     level: Level,
     pool: &Pool,
     input: Maps<'_>,
-    window: Window,
+    window: PoolGeometry,
     count_include_pad: bool,
     output: MapsMut<'_>,
 ) {
@@ -70,8 +80,9 @@ fn pooling(level: Level, pool: &Pool, input: Maps<'_>, pooling: Pooling, output:
         return;
     }
     for [size, outputs] in [[from.height, to.height], [from.width, to.width]] {
-        let windows = Axis { pooling, size, outputs };
-        assert!((0..outputs).all(|place| !windows.range(place).is_empty()), "a window outside the input");
+        let axis = PoolAxis { pooling, size, outputs };
+        assert!(axis.are_numbers(), "the windows reach further than memory could");
+        assert!((0..outputs).all(|place| !axis.range(place).is_empty()), "a window outside the input");
     }
     // A task is some rows of some channels: a small map with many channels is divided along these.
     let row_values = from.width * from.channels * from.height.div_ceil(to.height);
@@ -84,7 +95,7 @@ fn pooling(level: Level, pool: &Pool, input: Maps<'_>, pooling: Pooling, output:
     pool.run(rows.div_ceil(rows_a_task) * parts, |task| {
         let first = task / parts * rows_a_task;
         let channel = task % parts * channels_a_task;
-        level.run(Rows {
+        level.run(PoolingTask {
             input,
             pooling,
             output: &values,
@@ -96,22 +107,32 @@ fn pooling(level: Level, pool: &Pool, input: Maps<'_>, pooling: Pooling, output:
     });
 }
 
-/// The windows along one axis.
-struct Axis {
+/// The windows of a pool along one axis.
+struct PoolAxis {
     pooling: Pooling,
     size: usize,
     outputs: usize,
 }
 
-impl Axis {
+impl PoolAxis {
+    /// Whether all that is computed here is within `usize`.
+    fn are_numbers(&self) -> bool {
+        match self.pooling {
+            Pooling::Max(window) | Pooling::Average(window, _) => {
+                let last = (self.outputs - 1).checked_mul(window.stride);
+                let behind = last.and_then(|last| last.checked_add(window.kernel));
+                behind.is_some() && window.axis(self.size).padded().is_some()
+            }
+            Pooling::Adaptive => self.outputs.checked_mul(self.size).is_some(),
+        }
+    }
+
     /// The places that a window covers within the input.
     #[inline(always)]
     fn range(&self, place: usize) -> std::ops::Range<usize> {
         match self.pooling {
             Pooling::Max(window) | Pooling::Average(window, _) => {
-                let begin = place * window.stride;
-                let end = (begin + window.kernel).saturating_sub(window.padding).min(self.size);
-                begin.saturating_sub(window.padding)..end
+                window.axis(self.size).span(place..place + 1)
             }
             Pooling::Adaptive => {
                 place * self.size / self.outputs..((place + 1) * self.size).div_ceil(self.outputs)
@@ -133,24 +154,24 @@ impl Axis {
 }
 
 /// A task: some rows of the output, counted over all images, of some channels.
-struct Rows<'a> {
+struct PoolingTask<'a> {
     input: Maps<'a>,
     pooling: Pooling,
-    output: &'a Shares,
+    output: &'a Shares<'a>,
     stride: usize,
     shape: MapsShape,
     rows: std::ops::Range<usize>,
     channels: std::ops::Range<usize>,
 }
 
-impl Kernel for Rows<'_> {
+impl Kernel for PoolingTask<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let MapsShape { height, width, .. } = self.input.shape;
-        let down = Axis { pooling: self.pooling, size: height, outputs: self.shape.height };
-        let across = Axis { pooling: self.pooling, size: width, outputs: self.shape.width };
+        let down = PoolAxis { pooling: self.pooling, size: height, outputs: self.shape.height };
+        let across = PoolAxis { pooling: self.pooling, size: width, outputs: self.shape.width };
         for row in self.rows.clone() {
             let (image, y) = (row / self.shape.height, row % self.shape.height);
             let ys = down.range(y);
@@ -172,7 +193,7 @@ impl Kernel for Rows<'_> {
                             sum = S::splat(f32::NEG_INFINITY);
                             for y in ys.clone() {
                                 for x in xs.clone() {
-                                    sum = S::max(sum, S::load_upto(at(y, x), lanes));
+                                    sum = S::max_or_nan(sum, S::load_upto(at(y, x), lanes));
                                 }
                             }
                         } else {

@@ -38,10 +38,7 @@ impl Prologue<'_> {
             }
             Prologue::ImageScale { scale, rows_per_image } => {
                 let images = rows.div_ceil(*rows_per_image);
-                assert!(
-                    images == 0 || scale.values.len() >= (images - 1) * scale.stride + columns,
-                    "fewer than {images} rows of {columns} scales"
-                );
+                assert!(scale.has(images, columns), "fewer than {images} rows of {columns} scales");
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 /// Values of a cache line: vectors that straddle two lines are slower.
-const LINE: usize = 16;
+pub(crate) const LINE: usize = 16;
 
 #[derive(Default)]
 struct Scratch {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::conv::ConvGeometry;
 use crate::gemm::aliases;
 use crate::scratch::scratch_stride;
+use crate::windows::Axis;
 use crate::{Maps, MapsShape};
 
 /// Channels up to which a kernel row is read as one run, even if rows must be copied for it: a tap of few
@@ -18,7 +19,8 @@ const FEW_CHANNELS: usize = 8;
 /// to zeros elsewhere.
 pub(crate) struct Taps<'a> {
     input: Maps<'a>,
-    geometry: ConvGeometry,
+    /// Down and across.
+    windows: [Axis; 2],
     output: [usize; 2],
     /// Taps of a kernel column and a kernel row.
     taps: [usize; 2],
@@ -60,11 +62,15 @@ impl<'a> Taps<'a> {
     pub(crate) fn new(input: Maps<'a>, geometry: ConvGeometry) -> Taps<'a> {
         let MapsShape { height, width, channels, .. } = input.shape;
         let ConvGeometry { kernel, stride, padding, dilation, groups } = geometry;
-        let output = geometry.output_size(height, width);
+        let windows = geometry.axes(height, width);
+        let output = windows.map(|axis| axis.windows());
         let whole = padding[1] == 0 && input.stride == channels;
         let one_run = groups == 1 && kernel[1] > 1 && dilation[1] == 1 && (whole || channels <= FEW_CHANNELS);
-        let padded = (output[1] - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1;
-        let copy = if one_run {
+        let padded = (output[1] - 1) * stride[1] + windows[1].reach();
+        let copy = if channels == 0 {
+            // No value is read.
+            Copied::Nothing
+        } else if one_run {
             if whole { Copied::Nothing } else { Copied::Rows { width: padded, pixel: channels } }
         } else if !aliases(input.stride * stride[1]) {
             Copied::Nothing
@@ -75,7 +81,7 @@ impl<'a> Taps<'a> {
         };
         let channels = channels / groups;
         let (taps, run) = if one_run { ([kernel[0], 1], kernel[1] * channels) } else { (kernel, channels) };
-        Taps { input, geometry, output, taps, run, copy }
+        Taps { input, windows, output, taps, run, copy }
     }
 
     /// Taps of a window.
@@ -90,16 +96,15 @@ impl<'a> Taps<'a> {
 
     /// The rows of all images, counted through, that the windows of these output pixels reach.
     fn input_rows(&self, pixels: &Range<usize>) -> Range<usize> {
-        let ConvGeometry { kernel, stride, padding, dilation, .. } = self.geometry;
+        let [down, _] = self.windows;
         let [height, width] = self.output;
-        let place = |pixel: usize| (pixel / width / height, pixel / width % height);
-        let (image, y) = place(pixels.start);
-        let first = (y * stride[0]).saturating_sub(padding[0]).min(self.input.shape.height);
-        let start = image * self.input.shape.height + first;
-        let (image, y) = place(pixels.end - 1);
-        let end = (y * stride[0] + (kernel[0] - 1) * dilation[0] + 1).saturating_sub(padding[0]);
-        let end = image * self.input.shape.height + end.min(self.input.shape.height);
-        start.min(end)..end
+        let rows = |pixel: usize| {
+            let (image, y) = (pixel / width / height, pixel / width % height);
+            let span = down.span(y..y + 1);
+            image * down.size + span.start..image * down.size + span.end
+        };
+        let end = rows(pixels.end - 1).end;
+        rows(pixels.start).start.min(end)..end
     }
 
     /// Values of scratch that these output pixels need.
@@ -119,7 +124,7 @@ impl<'a> Taps<'a> {
         scratch: &mut [f32],
         pointers: &mut [*const f32],
     ) {
-        let left = self.geometry.padding[1];
+        let left = self.windows[1].padding;
         if let Copied::Rows { width, pixel } = self.copy {
             let rows = self.input_rows(&pixels);
             let row = width * pixel;
@@ -164,33 +169,27 @@ impl<'a> Taps<'a> {
     /// Fills `pointers` for the input at this place.
     fn point(&self, pixels: Range<usize>, zeros: &[f32], place: Place, pointers: &mut [*const f32]) {
         let Place { start, row, pixel, width, left } = place;
-        let ConvGeometry { stride, padding, dilation, .. } = self.geometry;
+        let [down, across] = self.windows;
+        // A copy has its zeros in it.
+        let across = Axis { size: width, padding: left, ..across };
         let [out_height, out_width] = self.output;
-        let height = self.input.shape.height;
         let mut done = 0;
         while done < pixels.len() {
             let (out_row, x) = ((pixels.start + done) / out_width, (pixels.start + done) % out_width);
             let count = (out_width - x).min(pixels.len() - done);
             let (image, y) = (out_row / out_height, out_row % out_height);
             for tap_y in 0..self.taps[0] {
-                let in_y = (y * stride[0] + tap_y * dilation[0]).wrapping_sub(padding[0]);
-                let in_row = start.wrapping_add((image * height).wrapping_add(in_y).wrapping_mul(row));
+                let in_y = down.place(y, tap_y);
+                let in_row = start.wrapping_add((image * down.size).wrapping_add(in_y).wrapping_mul(row));
                 for tap_x in 0..self.taps[1] {
                     let tap = tap_y * self.taps[1] + tap_x;
                     let pointers = &mut pointers[tap * pixels.len() + done..][..count];
-                    let shift = tap_x * dilation[1];
                     // The columns of the output for which this tap is inside the input.
-                    let inside = if in_y < height {
-                        let first = left.saturating_sub(shift).div_ceil(stride[1]);
-                        first..(width + left).saturating_sub(shift).div_ceil(stride[1])
-                    } else {
-                        0..0
-                    };
-                    let mut pointer =
-                        in_row.wrapping_add((x * stride[1] + shift).wrapping_sub(left).wrapping_mul(pixel));
+                    let inside = if in_y < down.size { across.inside(tap_x) } else { 0..0 };
+                    let mut pointer = in_row.wrapping_add(across.place(x, tap_x).wrapping_mul(pixel));
                     for (to, x) in pointers.iter_mut().zip(x..) {
                         *to = if inside.contains(&x) { pointer } else { zeros.as_ptr() };
-                        pointer = pointer.wrapping_add(stride[1] * pixel);
+                        pointer = pointer.wrapping_add(across.stride * pixel);
                     }
                 }
             }

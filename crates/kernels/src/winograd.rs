@@ -13,12 +13,14 @@ mod transform;
 use std::cell::RefCell;
 use std::ops::Range;
 
+use crate::bounds::check_weight;
 use crate::gemm::{Panel, PanelEnd, panel_rows, panels};
-use crate::pool::Shares;
 use crate::scratch::{scratch_stride, with_scratch};
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::tile::Rows;
-use crate::{Activation, Epilogue, Level, Maps, MapsMut, Pool};
+use crate::windows::Axis;
+use crate::{Activation, ConvGeometry, Epilogue, Level, Maps, MapsMut, Pool};
 use lines::Lines;
 use tiles::{InputTransform, OutputTransform, Points, Tiling};
 use transform::{F2, F4, Transform};
@@ -71,7 +73,7 @@ impl WinogradWeights {
         out_channels: usize,
         in_channels: usize,
     ) -> WinogradWeights {
-        assert_eq!(weight.len(), out_channels * in_channels * 9, "not [{out_channels}, {in_channels}, 3, 3]");
+        check_weight(weight, [out_channels, in_channels, 3, 3]);
         let points = tile.points();
         let total: usize = panels(level, out_channels).map(|panel| panel.width).sum();
         let mut values = Lines::new(total * in_channels * points);
@@ -118,7 +120,7 @@ fn transformed<'a, F: Transform<IN, OUT>, const IN: usize, const OUT: usize>(
 
 /// A 3x3 convolution with stride 1: `y = activation(conv(input) + bias + residual)`.
 ///
-/// `padding` is that of rows and of columns, each at most 2. The residual's rows are the output's pixels.
+/// `padding` is that of rows and of columns. The residual's rows are the output's pixels.
 ///
 /// # Panics
 /// When shapes do not fit, or a slice is too short.
@@ -133,34 +135,27 @@ pub fn winograd(
     input.check();
     output.check();
     let [from, to] = [input.shape, output.shape];
-    let [pad_y, pad_x] = padding;
-    assert!(pad_y <= 2 && pad_x <= 2, "more than two pixels of padding: {padding:?}");
     assert_eq!(from.channels, weights.in_channels, "the weights are for other input maps");
-    assert_eq!(to.channels, weights.out_channels, "the weights are for other output maps");
-    assert_eq!(from.batch, to.batch, "input and output differ in their number of images");
-    let sizes = [from.height + 2 * pad_y, from.width + 2 * pad_x];
-    assert_eq!(
-        sizes,
-        [to.height + 2, to.width + 2],
-        "not the output's size for {from:?} with padding {padding:?}"
-    );
+    let geometry = ConvGeometry { kernel: [3; 2], stride: [1; 2], padding, dilation: [1; 2], groups: 1 };
+    assert_eq!(to, geometry.output(from, weights.out_channels), "the output's sizes");
     epilogue.check(to.pixels(), to.channels);
     let tiling = Tiling { tile: weights.tile, output: to };
+    let windows = geometry.axes(from.height, from.width);
     if tiling.tiles() == 0 || to.channels == 0 {
         return;
     }
     let stride = output.stride;
     let output = Shares::new(output.values);
-    let plan = Plan::new(weights, tiling.tiles(), pool.threads());
-    let layer = Layer { tiling, input, weights, padding, epilogue, output, stride };
-    match plan.shared {
-        None => layer.run_strips(pool, plan.strip),
-        Some(shared) => layer.run_shared(pool, plan.strip, shared),
+    let strips = Strips::new(weights, tiling.tiles(), pool.threads());
+    let conv = WinogradConv { tiling, input, weights, windows, epilogue, output, stride };
+    match strips.shared {
+        None => conv.run_strips(pool, strips.strip),
+        Some(shared) => conv.run_shared(pool, strips.strip, shared),
     }
 }
 
 /// How a layer is divided.
-struct Plan {
+struct Strips {
     /// Tiles that are multiplied at once.
     strip: usize,
     /// Tiles whose transformed input all threads share; each thread has its own strips if there is no such number.
@@ -176,8 +171,8 @@ const LARGE: usize = 16 << 20;
 /// Bytes of transformed input that stay in the last-level cache.
 const MOST_SHARED: usize = 16 << 20;
 
-impl Plan {
-    fn new(weights: &WinogradWeights, tiles: usize, threads: usize) -> Plan {
+impl Strips {
+    fn new(weights: &WinogradWeights, tiles: usize, threads: usize) -> Strips {
         let rows = weights.level.tile_rows();
         let least = if weights.bytes() > LARGE { 56 } else { 14 };
         let base = usize::next_multiple_of(least, rows);
@@ -187,7 +182,7 @@ impl Plan {
         }
         let strip = tiles.div_ceil(strips);
         if threads == 1 || weights.bytes() <= SMALL || strip == base {
-            return Plan { strip, shared: None };
+            return Strips { strip, shared: None };
         }
         // Low strips would read the weights too often: divide the output channels, too.
         let bytes = tiles * weights.tile.points() * weights.in_channels * size_of::<f32>();
@@ -200,7 +195,7 @@ impl Plan {
         {
             strips += 1;
         }
-        Plan { strip: shared.div_ceil(strips), shared: Some(shared) }
+        Strips { strip: shared.div_ceil(strips), shared: Some(shared) }
     }
 }
 
@@ -209,18 +204,19 @@ thread_local! {
     static SHARED: RefCell<Lines> = RefCell::default();
 }
 
-struct Layer<'a> {
+struct WinogradConv<'a> {
     tiling: Tiling,
     input: Maps<'a>,
     weights: &'a WinogradWeights,
-    padding: [usize; 2],
+    /// Down and across the input.
+    windows: [Axis; 2],
     epilogue: Epilogue<'a>,
-    output: Shares,
+    output: Shares<'a>,
     /// Values from one output pixel to the next.
     stride: usize,
 }
 
-impl Layer<'_> {
+impl WinogradConv<'_> {
     fn panels(&self) -> impl Iterator<Item = Panel> + Clone {
         panels(self.weights.level, self.weights.out_channels)
     }
@@ -285,9 +281,9 @@ impl Layer<'_> {
     }
 
     fn transform_input(&self, tiles: Range<usize>, to: Points) {
-        let Layer { tiling, input, padding, .. } = *self;
+        let WinogradConv { tiling, input, windows, .. } = *self;
         let zeros = &self.weights.zeros[..];
-        self.weights.level.run(InputTransform { tiling, tiles, input, padding, zeros, to });
+        self.weights.level.run(InputTransform { tiling, tiles, input, windows, zeros, to });
     }
 
     /// Makes the output of some tiles and a panel from the tiles' transformed input.

@@ -1,5 +1,8 @@
 //! Depthwise convolution against a loop in f64.
 
+mod common;
+
+use common::{most, values};
 use engraft_kernels::{
     Activation, DepthwiseWeights, Epilogue, Level, Maps, MapsMut, MapsShape, Matrix, Pool, depthwise,
 };
@@ -19,7 +22,7 @@ struct Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let sizes = (1usize..3, 1usize..24, 1usize..24, 1usize..50);
+    let sizes = (1usize..3, 1..most(24), 1..most(24), 1..most(50));
     let kernels = prop_oneof![
         Just([3, 3]),
         Just([5, 5]),
@@ -42,11 +45,6 @@ fn cases() -> impl Strategy<Value = Case> {
             (fits(height, kernel[0]) && fits(width, kernel[1])).then_some(case)
         },
     )
-}
-
-/// Values that repeat late, in -1..1.
-fn values(count: usize, seed: usize) -> Vec<f32> {
-    (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0).collect()
 }
 
 fn activate(activation: Activation, x: f64) -> f64 {
@@ -131,7 +129,7 @@ impl Case {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, rng_seed: proptest::test_runner::RngSeed::Fixed(1), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: common::cases(200), failure_persistence: None, rng_seed: proptest::test_runner::RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
     #[test]
     fn it_is_the_loop(case in cases()) {
@@ -157,6 +155,7 @@ proptest! {
 
 /// The last vector of channels overlaps the one before it: no two threads may have one each.
 #[test]
+#[cfg_attr(miri, ignore = "too large")]
 fn channels_that_fill_no_vector_are_activated_once() {
     let case = Case {
         shape: MapsShape { batch: 1, height: 40, width: 40, channels: 136 },
@@ -178,6 +177,7 @@ fn channels_that_fill_no_vector_are_activated_once() {
 
 /// Few channels of many rows: the rows are divided among tasks, and the means computed afterwards.
 #[test]
+#[cfg_attr(miri, ignore = "too large")]
 fn means_of_few_channels() {
     let case = Case {
         shape: MapsShape { batch: 2, height: 61, width: 44, channels: 20 },

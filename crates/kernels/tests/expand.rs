@@ -1,5 +1,8 @@
 //! A 1x1 convolution with the depthwise convolution behind it, against loops in f64.
 
+mod common;
+
+use common::{most, values};
 use engraft_kernels::{
     Activation, Epilogue, ExpandWeights, Level, Maps, MapsMut, MapsShape, Matrix, PackedMatrix, Pool,
     expand_depthwise,
@@ -19,11 +22,6 @@ struct Case {
     residual: bool,
     /// Between the convolutions, and at the end.
     activations: [Activation; 2],
-}
-
-/// Values that repeat late, in -1..1.
-fn values(count: usize, seed: usize) -> Vec<f32> {
-    (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0).collect()
 }
 
 fn activate(activation: Activation, x: f64) -> f64 {
@@ -157,7 +155,7 @@ fn activation() -> impl Strategy<Value = Activation> {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let sizes = (1_usize..3, 1_usize..24, 1_usize..24, 1_usize..20, 1_usize..70);
+    let sizes = (1_usize..3, 1..most(24), 1..most(24), 1..most(20), 1..most(70));
     let kernels = prop_oneof![
         Just([3, 3]),
         Just([5, 5]),
@@ -181,7 +179,7 @@ fn cases() -> impl Strategy<Value = Case> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 200,
+        cases: common::cases(200),
         failure_persistence: None,
         rng_seed: RngSeed::Fixed(8),
         ..ProptestConfig::default()
@@ -195,6 +193,7 @@ proptest! {
 
 /// More rows than are computed at once, and more than one task for an image; of many channels means are computed along.
 #[test]
+#[cfg_attr(miri, ignore = "too large")]
 fn many_rows() {
     let shape = MapsShape { batch: 1, height: 40, width: 30, channels: 5 };
     let activations = [Activation::Identity, Activation::SiLU];

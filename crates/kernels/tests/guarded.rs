@@ -1,5 +1,7 @@
 //! The kernel tests once more, with memory in which every read or write beyond the end of a slice is a fault.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(miri)))]
+// Each of the tests brings its own.
+#![allow(clippy::duplicate_mod)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
@@ -60,12 +62,16 @@ mod attention;
 mod conv;
 #[path = "depthwise.rs"]
 mod depthwise;
+#[path = "doors.rs"]
+mod doors;
 #[path = "elementwise.rs"]
 mod elementwise;
 #[path = "expand.rs"]
 mod expand;
 #[path = "gemm.rs"]
 mod gemm;
+#[path = "nan.rs"]
+mod nan;
 #[path = "norm.rs"]
 mod norm;
 #[path = "pooling.rs"]

@@ -1,22 +1,21 @@
 //! Pooling and layouts against loops in f64.
 
+mod common;
+
+use common::{most, values};
 use engraft_kernels::{
-    Level, Maps, MapsMut, MapsShape, Pool, Window, adaptive_avg_pool, avg_pool, max_pool, strided_copy,
+    Level, Maps, MapsMut, MapsShape, Pool, PoolGeometry, adaptive_avg_pool, avg_pool, max_pool, strided_copy,
     to_channels_last,
 };
 use proptest::prelude::*;
 
-fn values(count: usize) -> Vec<f32> {
-    (0..count).map(|i| ((i * 7919) % 2003) as f32 / 1001.5 - 1.0).collect()
-}
-
 /// A shape, the gap between pixels, and windows.
-fn cases() -> impl Strategy<Value = (MapsShape, usize, Window)> {
-    let sizes = (1usize..4, 1usize..20, 1usize..20, 1usize..70, 0usize..4);
+fn cases() -> impl Strategy<Value = (MapsShape, usize, PoolGeometry)> {
+    let sizes = (1usize..4, 1..most(20), 1..most(20), 1..most(70), 0usize..4);
     (sizes, 1usize..5, 1usize..4).prop_filter_map(
         "no window",
         |((batch, height, width, channels, gap), kernel, stride)| {
-            let window = Window { kernel, stride, padding: kernel / 2 };
+            let window = PoolGeometry { kernel, stride, padding: kernel / 2 };
             let fits = height.min(width) + 2 * window.padding >= kernel;
             fits.then_some((MapsShape { batch, height, width, channels }, gap, window))
         },
@@ -26,7 +25,7 @@ fn cases() -> impl Strategy<Value = (MapsShape, usize, Window)> {
 /// The windows of an axis: places within it, and how many count.
 type Windows = Vec<(Vec<usize>, usize)>;
 
-fn windows(size: usize, window: Window, count_include_pad: bool) -> Windows {
+fn windows(size: usize, window: PoolGeometry, count_include_pad: bool) -> Windows {
     let outputs = (size + 2 * window.padding - window.kernel) / window.stride + 1;
     let one = |place: usize| {
         let taps = (0..window.kernel).map(|tap| place * window.stride + tap);
@@ -56,7 +55,7 @@ fn check(
     run: impl Fn(Level, &Pool, Maps<'_>, MapsMut<'_>),
 ) -> Result<(), TestCaseError> {
     let stride = shape.channels + gap;
-    let input = values(shape.pixels() * stride);
+    let input = values(shape.pixels() * stride, 1);
     let out = MapsShape { height: down.len(), width: across.len(), ..shape };
     for level in Level::all() {
         let of_threads = |threads| {
@@ -87,7 +86,7 @@ fn check(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, rng_seed: proptest::test_runner::RngSeed::Fixed(1), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: common::cases(100), failure_persistence: None, rng_seed: proptest::test_runner::RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
     #[test]
     fn max_pools((shape, gap, window) in cases()) {
@@ -114,7 +113,7 @@ proptest! {
     #[test]
     fn layouts((shape, gap, _) in cases()) {
         let stride = shape.channels + gap;
-        let (pixels, input) = (shape.height * shape.width, values(shape.pixels() * shape.channels));
+        let (pixels, input) = (shape.height * shape.width, values(shape.pixels() * shape.channels, 1));
         let mut output = vec![9.0; shape.pixels() * stride];
         to_channels_last(&Pool::new(2), &input, MapsMut { values: &mut output, shape, stride });
         for (i, value) in output.iter().enumerate() {
@@ -143,7 +142,7 @@ proptest! {
         let (from_strides, to_strides) =
             (strides(&order, 1), strides(&(0..axis_count).collect::<Vec<_>>(), 1 + gap));
         let count: usize = sizes.iter().product();
-        let (input, mut output) = (values(count), vec![9.0; count * (1 + gap)]);
+        let (input, mut output) = (values(count, 1), vec![9.0; count * (1 + gap)]);
         strided_copy(&Pool::new(2), &sizes, (&input, &from_strides), (&mut output, &to_strides));
         let mut expected = vec![9.0; count * (1 + gap)];
         for i in 0..count {
@@ -161,10 +160,59 @@ proptest! {
     }
 }
 
+/// A NaN at every place of the input in turn, among infinities: PyTorch's `if value > largest or isnan(value)`.
 #[test]
+fn max_pools_keep_nan() {
+    // More than a vector of every width, and a rest.
+    let shape = MapsShape { batch: 1, height: 6, width: 7, channels: 37 };
+    let window = PoolGeometry { kernel: 3, stride: 2, padding: 1 };
+    let [down, across] = [6, 7].map(|size| windows(size, window, false));
+    let out = MapsShape { height: down.len(), width: across.len(), ..shape };
+    let mut input = values(shape.pixels() * shape.channels, 1);
+    for (i, value) in input.iter_mut().enumerate() {
+        match i % 11 {
+            3 => *value = f32::NEG_INFINITY,
+            7 => *value = f32::INFINITY,
+            _ => {}
+        }
+    }
+    for place in (0..shape.pixels()).step_by(if cfg!(miri) { 9 } else { 1 }) {
+        let mut input = input.clone();
+        // Not in all channels.
+        for c in (place % 3..shape.channels).step_by(3) {
+            input[place * shape.channels + c] = f32::NAN;
+        }
+        let mut expected = Vec::new();
+        for (rows, _) in &down {
+            for (columns, _) in &across {
+                for c in 0..shape.channels {
+                    let mut largest = f32::NEG_INFINITY;
+                    for (y, x) in rows.iter().flat_map(|y| columns.iter().map(move |x| (y, x))) {
+                        let value = input[(y * shape.width + x) * shape.channels + c];
+                        if value > largest || value.is_nan() {
+                            largest = value;
+                        }
+                    }
+                    expected.push(largest);
+                }
+            }
+        }
+        assert!(expected.iter().any(|value| value.is_nan()));
+        for level in Level::all() {
+            let mut output = vec![9.0; expected.len()];
+            let maps = Maps::new(&input, shape);
+            max_pool(level, &Pool::new(1), maps, window, MapsMut::new(&mut output, out));
+            let same = |(a, b): (&f32, &f32)| a == b || a.is_nan() && b.is_nan();
+            assert!(output.iter().zip(&expected).all(same), "{level}: NaN at place {place}");
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too large")]
 fn many_blocks_are_copied() {
     let shape = [40, 30, 50, 7];
-    let input = values(shape.iter().product());
+    let input = values(shape.iter().product(), 1);
     let mut output = vec![0.0; input.len()];
     let strides = [50 * 30 * 7, 1, 30, 50 * 30];
     strided_copy(&Pool::new(3), &shape, (&input, &strides), (&mut output, &[10500, 350, 7, 1]));

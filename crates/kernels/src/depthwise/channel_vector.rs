@@ -6,10 +6,10 @@
 
 use std::ops::Range;
 
-use crate::ConvGeometry;
 use crate::activation::activate_rows;
 use crate::gemm::PanelEnd;
 use crate::simd::Simd;
+use crate::windows::Axis;
 
 /// Columns of a tile: 224 x 224 images give maps of a multiple of seven columns at every stage.
 const COLUMNS: usize = 7;
@@ -22,11 +22,10 @@ static ZEROS: [f32; 16] = [0.0; 16];
 
 /// What is read and written for one vector of channels of one image.
 pub(crate) struct ChannelVector<'a> {
-    pub(crate) geometry: &'a ConvGeometry,
+    /// Down and across the input's image.
+    pub(crate) windows: &'a [Axis; 2],
     /// The image's first value; only the rows that are reached need to exist.
     pub(crate) from: *const f32,
-    /// Of the input's image.
-    pub(crate) size: [usize; 2],
     /// Values between the input's pixels.
     pub(crate) pixel: usize,
     /// Whether whole vectors can be read, even if there are fewer channels.
@@ -54,8 +53,8 @@ impl ChannelVector<'_> {
     /// The machine has the instruction set, and the pointers are valid for the sizes.
     #[inline(always)]
     pub(crate) unsafe fn rows<S: Simd>(&self, rows: Range<usize>, sums: S::V) -> S::V {
-        let ConvGeometry { kernel, stride, dilation, .. } = *self.geometry;
-        let whole = self.whole && dilation == [1, 1];
+        let [down, across] = *self.windows;
+        let whole = self.whole && [down.dilation, across.dilation] == [1, 1];
         // SAFETY: the caller's.
         unsafe {
             // With sixteen registers, there is room for one row of sums.
@@ -68,7 +67,7 @@ impl ChannelVector<'_> {
                     }
                 };
             }
-            match (kernel[1], stride[1]) {
+            match (across.kernel, across.stride) {
                 (3, 1) if whole => rows!(3, 1),
                 (3, 2) if whole => rows!(3, 2),
                 (5, 1) if whole => rows!(5, 1),
@@ -96,10 +95,9 @@ impl ChannelVector<'_> {
                 let rows = ROWS.min(rows.end - row);
                 let pixels = rows * self.to_width;
                 let first = row * self.to_width;
-                let mut window = Window {
-                    geometry: self.geometry,
+                let mut window = ChannelTile {
+                    windows: self.windows,
                     from: self.from,
-                    size: self.size,
                     pixel: self.pixel,
                     weights: self.weights,
                     channels: self.channels,
@@ -159,10 +157,9 @@ impl ChannelVector<'_> {
 
 /// What a tile reads and writes.
 #[derive(Clone, Copy)]
-struct Window<'a> {
-    geometry: &'a ConvGeometry,
+struct ChannelTile<'a> {
+    windows: &'a [Axis; 2],
     from: *const f32,
-    size: [usize; 2],
     pixel: usize,
     weights: *const f32,
     channels: usize,
@@ -179,15 +176,13 @@ struct Window<'a> {
     clamp: [f32; 2],
 }
 
-impl Window<'_> {
+impl ChannelTile<'_> {
     /// Whether a whole tile of columns reads only columns of the input that exist.
     #[inline(always)]
     fn inside(&self) -> bool {
-        let ConvGeometry { kernel, stride, padding, .. } = self.geometry;
-        let first = self.column * stride[1];
-        self.columns == COLUMNS
-            && first >= padding[1]
-            && first + (COLUMNS - 1) * stride[1] + kernel[1] <= self.size[1] + padding[1]
+        let [_, across] = self.windows;
+        let taps = (COLUMNS - 1) * across.stride + across.kernel;
+        self.columns == COLUMNS && across.covers(self.column, taps)
     }
 }
 
@@ -202,25 +197,24 @@ unsafe fn tile<
     const COLUMNS: usize,
     const EDGE: bool,
 >(
-    window: Window<'_>,
+    window: ChannelTile<'_>,
 ) {
-    let ConvGeometry { kernel, stride, padding, .. } = *window.geometry;
-    let [height, width] = window.size;
+    let [down, across] = *window.windows;
     // SAFETY: the caller's.
     unsafe {
         let bias = if window.bias.is_null() { S::zero() } else { S::load_upto(window.bias, window.channels) };
         let mut sums = [[bias; COLUMNS]; ROWS];
         // From the kernel's first row on; it need not exist.
-        let top = (window.row * stride[0]).wrapping_sub(padding[0]) as isize;
-        let left = (window.column * STRIDE).wrapping_sub(padding[1]);
-        let bottom = top + ((window.rows - 1) * stride[0] + kernel[0]) as isize;
-        for y in top.max(0)..bottom.min(height as isize) {
-            let line =
-                window.from.wrapping_add((y as usize * width).wrapping_add(left).wrapping_mul(window.pixel));
+        let top = down.place(window.row, 0) as isize;
+        let left = (window.column * STRIDE).wrapping_sub(across.padding);
+        let bottom = top + ((window.rows - 1) * down.stride + down.kernel) as isize;
+        for y in top.max(0)..bottom.min(down.size as isize) {
+            let pixel = (y as usize * across.size).wrapping_add(left);
+            let line = window.from.wrapping_add(pixel.wrapping_mul(window.pixel));
             for (r, sums) in sums.iter_mut().enumerate() {
                 let tap = (y - top) as usize;
-                let tap = tap.wrapping_sub(r * stride[0]);
-                if tap >= kernel[0] || r >= window.rows {
+                let tap = tap.wrapping_sub(r * down.stride);
+                if tap >= down.kernel || r >= window.rows {
                     continue;
                 }
                 let weights = window.weights.add(tap * WIDTH * S::LANES);
@@ -232,7 +226,7 @@ unsafe fn tile<
                         for (c, sum) in sums.iter_mut().enumerate() {
                             let place = c * STRIDE + tap;
                             let mut from = line.wrapping_add(place * window.pixel);
-                            if EDGE && left.wrapping_add(place) >= width {
+                            if EDGE && left.wrapping_add(place) >= across.size {
                                 from = ZEROS.as_ptr();
                             }
                             *sum = S::mul_add(S::load(from), weight, *sum);
@@ -257,26 +251,25 @@ unsafe fn tile<
 
 /// As [`tile`], for any kernel and number of channels: one row of up to `FEW_COLUMNS` pixels.
 #[inline(always)]
-unsafe fn any_tile<S: Simd>(window: Window<'_>) {
-    let ConvGeometry { kernel, stride, padding, dilation, .. } = *window.geometry;
-    let [height, width] = window.size;
+unsafe fn any_tile<S: Simd>(window: ChannelTile<'_>) {
+    let [down, across] = *window.windows;
     let channels = window.channels;
     // SAFETY: the caller's.
     unsafe {
         let bias = if window.bias.is_null() { S::zero() } else { S::load_upto(window.bias, channels) };
         let mut sums = [bias; FEW_COLUMNS];
-        for tap_y in 0..kernel[0] {
-            let y = (window.row * stride[0] + tap_y * dilation[0]).wrapping_sub(padding[0]);
-            if y >= height {
+        for tap_y in 0..down.kernel {
+            let y = down.place(window.row, tap_y);
+            if y >= down.size {
                 continue;
             }
-            for tap_x in 0..kernel[1] {
-                let weight = S::load(window.weights.add((tap_y * kernel[1] + tap_x) * S::LANES));
+            for tap_x in 0..across.kernel {
+                let weight = S::load(window.weights.add((tap_y * across.kernel + tap_x) * S::LANES));
                 for (c, sum) in sums.iter_mut().enumerate() {
-                    let x = ((window.column + c) * stride[1] + tap_x * dilation[1]).wrapping_sub(padding[1]);
-                    let mut from =
-                        window.from.wrapping_add((y * width).wrapping_add(x).wrapping_mul(window.pixel));
-                    if x >= width {
+                    let x = across.place(window.column + c, tap_x);
+                    let pixel = (y * across.size).wrapping_add(x);
+                    let mut from = window.from.wrapping_add(pixel.wrapping_mul(window.pixel));
+                    if x >= across.size {
                         from = ZEROS.as_ptr();
                     }
                     *sum = S::mul_add(S::load_upto(from, channels), weight, *sum);

@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use super::channel_vector::ChannelVector;
 use super::{Division, means_are_apart, means_of};
+use crate::bounds::check_weight;
 use crate::gemm::{Panel, PanelEnd, panel_rows, panels};
-use crate::pool::Shares;
 use crate::scratch::with_scratch;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::tile::Rows;
 use crate::{ConvGeometry, Epilogue, Maps, MapsMut, MapsShape, PackedMatrix, Pool};
@@ -36,7 +37,7 @@ impl ExpandWeights {
     pub fn new(expand: PackedMatrix, weight: &[f32], kernel: [usize; 2]) -> ExpandWeights {
         let taps = kernel[0] * kernel[1];
         assert!(taps > 0, "a kernel of no values");
-        assert_eq!(weight.len(), expand.n() * taps, "the weight's number of values");
+        check_weight(weight, [kernel[0], kernel[1], 1, expand.n()]);
         let lanes = expand.level.lanes();
         let mut depthwise = Vec::new();
         for panel in panels(expand.level, expand.n()) {
@@ -88,10 +89,8 @@ pub fn expand_depthwise(
     input.check();
     output.check();
     assert_eq!(input.shape.channels, expand.k(), "the input's channels");
-    let MapsShape { batch, height, width, .. } = input.shape;
-    let [out_height, out_width] = geometry.output_size(height, width);
-    let expected = MapsShape { batch, height: out_height, width: out_width, channels };
-    assert_eq!(shape, expected, "the output's sizes");
+    assert_eq!(shape, geometry.output(input.shape, channels), "the output's sizes");
+    let MapsShape { height, width, .. } = input.shape;
     assert!(between.residual.is_none(), "a residual between the convolutions");
     between.check(input.shape.pixels(), channels);
     epilogue.check(shape.pixels(), channels);
@@ -146,8 +145,8 @@ struct Band<'a> {
     weights: &'a ExpandWeights,
     between: Epilogue<'a>,
     epilogue: Epilogue<'a>,
-    means: Option<&'a Shares>,
-    output: &'a Shares,
+    means: Option<&'a Shares<'a>>,
+    output: &'a Shares<'a>,
     output_stride: usize,
     /// The output's.
     shape: MapsShape,
@@ -180,17 +179,9 @@ impl Kernel for Band<'_> {
 }
 
 impl Band<'_> {
-    /// The rows of the input that these rows of the output reach.
-    #[inline(always)]
-    fn reach(&self, rows: &Range<usize>) -> Range<usize> {
-        let ConvGeometry { kernel, stride, padding, .. } = self.geometry;
-        let height = self.input.shape.height;
-        let end = ((rows.end - 1) * stride[0] + kernel[0]).saturating_sub(padding[0]).min(height);
-        (rows.start * stride[0]).saturating_sub(padding[0]).min(end)..end
-    }
-
     #[inline(always)]
     unsafe fn panel<S: Simd>(&mut self, panel: Panel, depthwise: *const f32) {
+        let windows = self.geometry.axes(self.input.shape.height, self.input.shape.width);
         let kernel = self.geometry.kernel;
         let Panel { first, columns, width } = panel;
         // A panel may be narrower than a vector.
@@ -206,7 +197,7 @@ impl Band<'_> {
         unsafe {
             while begin < self.rows.end {
                 let rows = begin..(begin + self.at_once).min(self.rows.end);
-                let reach = self.reach(&rows);
+                let reach = windows[0].span(rows.clone());
                 let kept = reach.start.min(there.end)..there.end;
                 let buffer = self.buffer.as_mut_ptr();
                 if !kept.is_empty() && kept.start > there.start {
@@ -219,9 +210,8 @@ impl Band<'_> {
                     let channel = vector * S::LANES;
                     let image = buffer.wrapping_sub(there.start * row).wrapping_add(channel);
                     let channel_vector = ChannelVector {
-                        geometry: &self.geometry,
+                        windows: &windows,
                         from: image,
-                        size: [self.input.shape.height, self.input.shape.width],
                         pixel,
                         whole: true,
                         weights: depthwise.add(channel * kernel[0] * kernel[1]),

@@ -86,6 +86,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn max_or_nan(a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: see `splat`.
+        unsafe { _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)) }
+    }
+
+    #[inline(always)]
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: see `splat`.
         unsafe { _mm256_min_ps(a, b) }

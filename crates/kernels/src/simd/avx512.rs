@@ -83,6 +83,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn max_or_nan(a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_mask_max_ps(a, _mm512_cmp_ps_mask::<_CMP_ORD_Q>(a, a), a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: see `splat`.
         unsafe { _mm512_min_ps(a, b) }

@@ -86,6 +86,12 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn max_or_nan(a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: see `splat`; a lane equals itself unless it is NaN.
+        unsafe { vbslq_f32(vceqq_f32(a, a), Self::max(a, b), a) }
+    }
+
+    #[inline(always)]
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: see `splat`.
         unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }

@@ -79,6 +79,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn max_or_nan(a: Self::V, b: Self::V) -> Self::V {
+        each(a, b, |a, b| if a > b || a.is_nan() { a } else { b })
+    }
+
+    #[inline(always)]
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
         each(a, b, |a, b| if a < b { a } else { b })
     }

@@ -1,12 +1,11 @@
 //! Values that begin at a cache line.
 
+use crate::scratch::LINE;
+
 /// A cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; LINE]);
-
-/// Values of a cache line.
-const LINE: usize = 16;
 
 /// A vector of values of which the first begins a cache line, so that no aligned load touches two.
 #[derive(Default)]

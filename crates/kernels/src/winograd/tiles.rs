@@ -5,8 +5,9 @@ use std::ops::Range;
 use super::WinogradTile;
 use super::transform::{F2, F4, Transform};
 use crate::activation::activate_rows;
-use crate::pool::Shares;
+use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
+use crate::windows::Axis;
 use crate::{Epilogue, Maps, MapsShape};
 
 /// How output maps are cut into tiles, which are numbered through all images.
@@ -53,7 +54,8 @@ pub(super) struct InputTransform<'a> {
     pub(super) tiling: Tiling,
     pub(super) tiles: Range<usize>,
     pub(super) input: Maps<'a>,
-    pub(super) padding: [usize; 2],
+    /// Down and across the input.
+    pub(super) windows: [Axis; 2],
     /// A pixel's channels.
     pub(super) zeros: &'a [f32],
     /// Where the first of these tiles goes; rows are whole vectors.
@@ -103,19 +105,17 @@ impl InputTransform<'_> {
     fn pixels<const IN: usize>(&self, tile: usize) -> [[*const f32; IN]; IN] {
         let shape = self.input.shape;
         let [image, y, x] = self.tiling.place(tile);
-        let [pad_y, pad_x] = self.padding;
-        let inside =
-            y >= pad_y && y + IN <= shape.height + pad_y && x >= pad_x && x + IN <= shape.width + pad_x;
+        let [down, across] = self.windows;
+        let inside = down.covers(y, IN) && across.covers(x, IN);
         let mut pixels = [[self.zeros.as_ptr(); IN]; IN];
         for (i, row) in pixels.iter_mut().enumerate() {
-            // Wraps around for what lies before the first row or column.
-            let y = (y + i).wrapping_sub(pad_y);
+            let y = down.place(y, i);
             if !inside && y >= shape.height {
                 continue;
             }
             let start = (image * shape.height + y) * shape.width;
             for (j, pixel) in row.iter_mut().enumerate() {
-                let x = (x + j).wrapping_sub(pad_x);
+                let x = across.place(x, j);
                 if inside || x < shape.width {
                     *pixel = self.input.values.as_ptr().wrapping_add((start + x) * self.input.stride);
                 }
@@ -175,7 +175,7 @@ pub(super) struct OutputTransform<'a> {
     /// The first tile's products for these channels.
     pub(super) from: Points,
     pub(super) epilogue: Epilogue<'a>,
-    pub(super) output: &'a Shares,
+    pub(super) output: &'a Shares<'a>,
     /// Values from one output pixel to the next.
     pub(super) stride: usize,
 }
