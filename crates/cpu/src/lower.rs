@@ -286,13 +286,10 @@ impl Lowering<'_> {
                     Reads::Pixels | Reads::Scaled(_) => CHANNELS_LAST.to_vec(),
                     Reads::Rows | Reads::Images { .. } => natural(axes),
                 };
-                let x = match reads {
-                    Reads::Images { channels } => self.images_as_rows(*input, *channels),
-                    Reads::Rows | Reads::Pixels | Reads::Scaled(_) => self.rows(*input, &order)?,
-                };
-                let scale = match reads {
-                    Reads::Scaled(gate) => Some(self.scale(*gate, *input)?),
-                    Reads::Rows | Reads::Pixels | Reads::Images { .. } => None,
+                let (x, scale) = match reads {
+                    Reads::Images { channels } => (self.images_as_rows(*input, *channels), None),
+                    Reads::Rows | Reads::Pixels => (self.rows(*input, &order)?, None),
+                    Reads::Scaled(gate) => self.scaled(*input, *gate)?,
                 };
                 let residual = self.residual(*residual, value, &order)?;
                 let mut read = vec![x.at.place];
@@ -462,12 +459,22 @@ impl Lowering<'_> {
         self.of_rows(&view, columns, columns)
     }
 
-    /// The value of each channel of each image by which the pixels of an image are scaled.
-    fn scale(&mut self, gate: Value, image: Value) -> Result<Scale, EngineError> {
-        let [gate_shape, shape] = [&self.shapes[gate], &self.shapes[image]];
-        self.require(shape.len() == 4 && gate_shape[..] == [shape[0], shape[1], 1, 1])?;
-        let rows = shape[2] * shape[3];
-        Ok(Scale { values: self.rows(gate, &CHANNELS_LAST)?, rows })
+    /// The pixels of an image, and the value of each channel of each image by which they are scaled. Where the gate has another shape than
+    /// in the network's own images the two are multiplied first.
+    fn scaled(&mut self, image: Value, gate: Value) -> Result<(Rows, Option<Scale>), EngineError> {
+        let [shape, gate_shape] = [&self.shapes[image], &self.shapes[gate]];
+        self.require(shape.len() == 4 && gate_shape.len() == 4)?;
+        if gate_shape[..] == [shape[0], shape[1], 1, 1] {
+            let (x, rows) = (self.rows(image, &CHANNELS_LAST)?, shape[2] * shape[3]);
+            return Ok((x, Some(Scale { values: self.rows(gate, &CHANNELS_LAST)?, rows })));
+        }
+        let whole: Shape = shape.iter().zip(gate_shape).map(|(a, b)| *a.max(b)).collect();
+        let to = self.dense(&whole, &CHANNELS_LAST);
+        let views = [image, gate].map(|value| self.values[&value].clone());
+        let call = self.general(General::Multiply, &views, &to);
+        self.push(call);
+        let x = self.as_pixels(&to).ok_or_else(|| self.other_shapes())?;
+        Ok((x, None))
     }
 
     /// Where the means of an image's channels go.

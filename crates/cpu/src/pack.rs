@@ -298,11 +298,8 @@ impl Packing<'_> {
         self.fold_after(&end.constants, &mut weight, &mut bias)?;
         let (inputs, outputs, activation) = (conv.in_channels, conv.out_channels, end.activation);
         let (input, residual) = (*input, end.residual);
-        let plain = conv.kernel == [3, 3]
-            && conv.stride == [1, 1]
-            && conv.dilation == [1, 1]
-            && conv.groups == 1
-            && conv.padding.iter().all(|padding| *padding <= 2);
+        let plain =
+            conv.kernel == [3, 3] && conv.stride == [1, 1] && conv.dilation == [1, 1] && conv.groups == 1;
         // In the images that the network was designed for.
         let pixels = self.program.probes[0][output][2..].iter().product();
         if let Some(tile) = winograd_tile(inputs, outputs, pixels).filter(|_| plain) {

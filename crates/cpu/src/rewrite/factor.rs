@@ -1,8 +1,8 @@
-//! The product of a value and a parameter that has one value a channel is an operation with constants for each channel.
+//! A product's or a convolution's output times a parameter that has one value a channel is an operation with constants for each channel.
 
 use engraft_kernels::Activation;
 
-use crate::program::{Combine, Constants, Kind, Plain, Program};
+use crate::program::{Combine, Constants, Kind, Plain, Program, See, Value};
 
 pub(super) fn as_constants(program: &mut Program, place: usize) -> bool {
     let operation = &program.operations[place];
@@ -16,20 +16,14 @@ pub(super) fn as_constants(program: &mut Program, place: usize) -> bool {
             continue;
         };
         let node = parameter.node;
-        // Axes are compared from the last on, as they are broadcast. The first is the batch's.
-        let axis = (1..program.axes(operation.output)).find(|axis| {
+        // Axes are compared from the last on, as they are broadcast.
+        let axis = channels(program, input).filter(|axis| {
             program.always([input, factor, operation.output], |[shape, factor, output]| {
                 let behind = output.len() - 1 - axis;
-                // A factor for all lies along an axis of one place by chance.
+                let mut sizes = factor.iter().rev().enumerate();
                 shape == output
-                    && shape[*axis] > 1
-                    && factor.len() > behind
-                    && factor.len() <= shape.len()
-                    && factor
-                        .iter()
-                        .rev()
-                        .enumerate()
-                        .all(|(i, size)| *size == if i == behind { shape[*axis] } else { 1 })
+                    && (behind + 1..=shape.len()).contains(&factor.len())
+                    && sizes.all(|(i, size)| *size == if i == behind { shape[*axis] } else { 1 })
             })
         });
         if let Some(axis) = axis {
@@ -40,4 +34,16 @@ pub(super) fn as_constants(program: &mut Program, place: usize) -> bool {
         }
     }
     false
+}
+
+/// The axis of a value that is as long as weights say, in any image.
+fn channels(program: &Program, value: Value) -> Option<usize> {
+    let operation = &program.operations[program.computed_at(value)?];
+    match &operation.kind {
+        Kind::Plain(Plain::See { input, how: See::Permute(axes) }) => {
+            let channels = channels(program, *input)?;
+            axes.iter().position(|axis| *axis == channels)
+        }
+        _ => operation.end(program.axes(value)).map(|(_, channels)| channels),
+    }
 }
