@@ -13,10 +13,10 @@ use crate::order::Windows;
 use crate::store::{Row, Rows};
 use crate::{Frozen, Order, TrainError};
 
-/// Threads that read rows. More would not be faster: reading from the page cache is copying.
+/// Threads that read rows, each with a batch in memory. Two were measured; whether more than four gain anything is not known.
 const MOST_READERS: usize = 4;
 
-/// Batches of rows that are read ahead, where they are small: about as many as are used while a thread waits for its turn on a busy processor.
+/// Batches of rows that are read ahead, where they are small, so that a reader that has to wait for a core holds up nobody.
 const MOST_AHEAD: usize = 16;
 
 /// How large they may be together, unless a batch for each thread is more.
