@@ -1,5 +1,6 @@
 //! The engine: the CPU behind Engraft's interface.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 
@@ -10,6 +11,9 @@ use engraft_tensor::{StateDict, Tensor};
 
 use crate::plan::Plan;
 use crate::profile::Profile;
+use crate::program::Program;
+use crate::rewrite::rewrite;
+use crate::translate::translate;
 
 /// One thread a core.
 pub fn default_threads() -> usize {
@@ -55,8 +59,10 @@ impl CpuEngine {
     pub fn compile(&self, graph: &Graph, state: StateDict) -> Result<CpuNetwork, EngineError> {
         let graph = graph.without_aux();
         let tensors = take_floats(&graph, state)?;
-        let plan = Plan::new(self.level, &graph, tensors)?;
-        Ok(CpuNetwork { pool: Arc::clone(&self.pool), plan })
+        let mut program = translate(&graph)?;
+        rewrite(&mut program);
+        let stage = Stage::New { program, tensors };
+        Ok(CpuNetwork { level: self.level, pool: Arc::clone(&self.pool), graph, stage })
     }
 }
 
@@ -83,10 +89,17 @@ impl Engine for CpuEngine {
     }
 }
 
-/// A network on the CPU.
+/// A network on the CPU. Its weights are packed when the first input comes: where all features are in a cache none does.
 pub struct CpuNetwork {
+    level: Level,
     pool: Arc<Pool>,
-    plan: Plan,
+    graph: Graph,
+    stage: Stage,
+}
+
+enum Stage {
+    New { program: Program, tensors: HashMap<String, Vec<f32>> },
+    Packed(Box<Plan>),
 }
 
 impl CpuNetwork {
@@ -95,7 +108,7 @@ impl CpuNetwork {
     /// # Errors
     /// When the shape does not fit the network.
     pub fn describe(&mut self, shape: &[usize]) -> Result<Profile, EngineError> {
-        self.plan.describe(shape)
+        self.plan()?.describe(shape)
     }
 
     /// Runs an input several times; returns the steps with the least time that each took.
@@ -103,17 +116,34 @@ impl CpuNetwork {
     /// # Errors
     /// When the input's shape does not fit the network.
     pub fn profile(&mut self, input: &Tensor) -> Result<Profile, EngineError> {
-        self.plan.profile(&self.pool, input)
+        let pool = Arc::clone(&self.pool);
+        self.plan()?.profile(&pool, input)
     }
 
     /// Bytes of packed weights and of the buffers that passes have needed so far.
     pub fn memory_bytes(&self) -> usize {
-        self.plan.memory_bytes()
+        match &self.stage {
+            Stage::New { tensors, .. } => tensors.values().map(|values| size_of_val(&values[..])).sum(),
+            Stage::Packed(plan) => plan.memory_bytes(),
+        }
+    }
+
+    /// The plan, made if there is none.
+    fn plan(&mut self) -> Result<&mut Plan, EngineError> {
+        if let Stage::New { program, tensors } = &mut self.stage {
+            let plan = Plan::new(self.level, &self.graph, program.clone(), std::mem::take(tensors))?;
+            self.stage = Stage::Packed(Box::new(plan));
+        }
+        match &mut self.stage {
+            Stage::Packed(plan) => Ok(plan),
+            Stage::New { .. } => unreachable!("it was packed just now"),
+        }
     }
 }
 
 impl Network for CpuNetwork {
     fn forward(&mut self, input: &Tensor) -> Result<Tensor, EngineError> {
-        self.plan.run(&self.pool, input)
+        let pool = Arc::clone(&self.pool);
+        self.plan()?.run(&pool, input)
     }
 }

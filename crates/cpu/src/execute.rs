@@ -11,7 +11,7 @@ use crate::call::{At, Call, Maps, Rows, Strided, Tokens, Windows};
 use crate::general::{Operand, Target, copy};
 use crate::pack::{AttendLayer, DepthwiseKernel, Similarity};
 use crate::program::Combine;
-use crate::view::Place;
+use crate::view::{Place, View};
 
 /// What a plan runs on.
 pub(crate) struct Execution<'a> {
@@ -62,7 +62,7 @@ impl Execution<'_> {
         let from = running.strided(from);
         let mut values = vec![0.0; from.view.len()];
         let order: Vec<usize> = (0..from.view.shape.len()).collect();
-        let to = crate::view::View::dense(Place::Buffer(0), &from.view.shape, &order);
+        let to = View::dense(Place::Buffer(0), &from.view.shape, &order);
         let shape = to.shape.clone();
         copy(self.pool, &from, Target { values: &mut values, view: to });
         (shape, values)
@@ -137,7 +137,7 @@ impl<'a> Running<'a> {
                 let image = to.view.len();
                 let target = self.target(to, output);
                 let order: Vec<usize> = (0..target.view.shape.len()).collect();
-                let view = crate::view::View::dense(Place::Buffer(0), &target.view.shape, &order);
+                let view = View::dense(Place::Buffer(0), &target.view.shape, &order);
                 let values = &input[self.images.start * image..][..view.len()];
                 match (target.view.pixel_stride(), &target.view.shape[..]) {
                     (Some(stride), &[batch, channels, height, width]) => {

@@ -151,8 +151,7 @@ fn matmul(level: Level, pool: &Pool, a: &Operand<'_>, b: &Operand<'_>, to: Targe
     let [m, n] = [to.view.shape[outer], to.view.shape[outer + 1]];
     let k = a.view.shape[outer + 1];
     let [strides_a, strides_b, strides_to] = [&a.view.strides, &b.view.strides, &to.view.strides];
-    let [rows, mut result] = [m * k, m * n].map(|values| vec![0.0; values]);
-    let mut rows = rows;
+    let [mut rows, mut result] = [m * k, m * n].map(|values| vec![0.0; values]);
     for_each(
         &to.view.shape[..outer],
         [&strides_a[..outer], &strides_b[..outer], &strides_to[..outer]],

@@ -15,9 +15,7 @@ use crate::lower::{Lowered, lower};
 use crate::memory::{Memory, assign};
 use crate::pack::{Packed, pack};
 use crate::profile::{Profile, StepProfile};
-use crate::program::{Extent, Value};
-use crate::rewrite::rewrite;
-use crate::translate::translate;
+use crate::program::{Extent, Program, Value};
 
 /// Shapes of input of which the steps are kept: a batch and its remainder.
 const SCHEDULES: usize = 4;
@@ -60,28 +58,14 @@ struct Schedule {
 }
 
 impl Plan {
-    /// Compiles a network whose nodes all lead to its output.
-    ///
-    /// # Errors
-    /// When a node has no kernel, or a tensor is missing.
-    pub(crate) fn new(
-        level: Level,
-        graph: &Graph,
-        tensors: HashMap<String, Vec<f32>>,
-    ) -> Result<Plan, EngineError> {
-        let mut program = translate(graph)?;
-        rewrite(&mut program);
-        Plan::of(level, graph, program, tensors)
-    }
-
-    /// The plan of a program.
+    /// Packs the weights of a program, which is a graph's.
     ///
     /// # Errors
     /// When a tensor is missing.
-    pub(crate) fn of(
+    pub(crate) fn new(
         level: Level,
         graph: &Graph,
-        program: crate::program::Program,
+        program: Program,
         tensors: HashMap<String, Vec<f32>>,
     ) -> Result<Plan, EngineError> {
         let (operations, parameters) = pack(level, graph.nodes(), &program, tensors)?;

@@ -12,6 +12,7 @@ use crate::general::General;
 pub(crate) type Value = usize;
 
 /// Operations in an order in which they can run.
+#[derive(Clone)]
 pub(crate) struct Program {
     pub(crate) operations: Vec<Operation>,
     pub(crate) output: Value,
@@ -263,15 +264,15 @@ impl Operation {
         }
     }
 
-    /// As [`end_mut`](Self::end_mut), with the axis of its channels among those of its output, which are so many.
-    pub(crate) fn end(&self, axes: usize) -> Option<(&End, usize)> {
+    /// The axis of its channels among those of its output, which are so many, if there is an [`end_mut`](Self::end_mut).
+    pub(crate) fn channels(&self, axes: usize) -> Option<usize> {
         match &self.kind {
             Kind::Product(Product { weights: Weights::Qkv(_), .. })
             | Kind::Depthwise(Depthwise { means: Some(_), .. }) => None,
-            Kind::Product(Product { weights: Weights::Conv(_), end, .. })
-            | Kind::Conv(Conv { end, .. })
-            | Kind::Depthwise(Depthwise { end, .. }) => Some((end, 1)),
-            Kind::Product(Product { end, .. }) => Some((end, axes - 1)),
+            Kind::Product(Product { weights: Weights::Conv(_), .. }) | Kind::Conv(_) | Kind::Depthwise(_) => {
+                Some(1)
+            }
+            Kind::Product(_) => Some(axes - 1),
             Kind::Affine { .. } | Kind::Attend { .. } | Kind::Norm { .. } | Kind::Plain(_) => None,
         }
     }
@@ -332,6 +333,11 @@ impl Program {
         let mut readers = self.operations.iter().enumerate().filter(|(_, operation)| reads(operation) > 0);
         let (place, reader) = readers.next()?;
         (readers.next().is_none() && reads(reader) == 1 && value != self.output).then_some(place)
+    }
+
+    /// As [`computed_at`](Self::computed_at), if the value has an [`only_reader`](Self::only_reader).
+    pub(crate) fn computed_for_one(&self, value: Value) -> Option<usize> {
+        self.computed_at(value).filter(|_| self.only_reader(value).is_some())
     }
 
     /// Makes one operation of two, of which the second reads the first: the second's place and output with another kind.

@@ -8,9 +8,7 @@ pub(super) fn into_end(program: &mut Program, place: usize) -> bool {
     let Kind::Plain(Plain::Activation { input, function }) = program.operations[place].kind else {
         return false;
     };
-    let Some(made) = program.computed_at(input).filter(|_| program.only_reader(input).is_some()) else {
-        return false;
-    };
+    let Some(made) = program.computed_for_one(input) else { return false };
     let mut operation = program.operations[made].clone();
     let activation = match &mut operation.kind {
         Kind::Affine { activation, .. } => activation,

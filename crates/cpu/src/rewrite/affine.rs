@@ -8,12 +8,8 @@ pub(super) fn before_product(program: &mut Program, place: usize) -> bool {
     else {
         return false;
     };
-    let made = program.computed_at(input).filter(|_| program.only_reader(input).is_some());
-    let Some(Kind::Affine { input: from, constants, axis: 1, activation }) =
-        made.map(|made| program.operations[made].kind.clone())
-    else {
-        return false;
-    };
+    let made = program.computed_for_one(input).map(|made| &program.operations[made].kind);
+    let Some(&Kind::Affine { input: from, constants, axis: 1, activation }) = made else { return false };
     let before = Before::Affine(constants, activation);
     program.operations[place].kind = Kind::Product(Product { input: from, before, ..product.clone() });
     true

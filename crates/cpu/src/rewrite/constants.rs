@@ -10,14 +10,15 @@ pub(super) fn into_weights(program: &mut Program, place: usize) -> bool {
     else {
         return false;
     };
-    let Some(made) = program.computed_at(input).filter(|_| program.only_reader(input).is_some()) else {
+    let Some(made) = program.computed_for_one(input) else { return false };
+    let mut product = program.operations[made].clone();
+    let along_channels = product.channels(program.axes(input)) == Some(axis);
+    let Some(end) = product
+        .end_mut()
+        .filter(|end| along_channels && end.residual.is_none() && end.activation == Activation::Identity)
+    else {
         return false;
     };
-    let mut product = program.operations[made].clone();
-    let takes = product.end(program.axes(input)).is_some_and(|(end, channels)| {
-        end.residual.is_none() && end.activation == Activation::Identity && channels == axis
-    });
-    let Some(end) = product.end_mut().filter(|_| takes) else { return false };
     end.constants.push(constants);
     program.merge(made, place, product.node, product.kind);
     true

@@ -8,10 +8,7 @@ pub(super) fn before_depthwise(program: &mut Program, place: usize) -> bool {
     if depthwise.expand.is_some() || depthwise.conv.dilation != [1, 1] {
         return false;
     }
-    let Some(made) = program.computed_at(depthwise.input) else { return false };
-    if program.only_reader(depthwise.input).is_none() {
-        return false;
-    }
+    let Some(made) = program.computed_for_one(depthwise.input) else { return false };
     let node = program.operations[made].node;
     let Kind::Product(Product { input, weights: Weights::Conv(conv), folded, before: Before::Nothing, end }) =
         program.operations[made].kind.clone()

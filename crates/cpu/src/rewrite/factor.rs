@@ -44,6 +44,6 @@ fn channels(program: &Program, value: Value) -> Option<usize> {
             let channels = channels(program, *input)?;
             axes.iter().position(|axis| *axis == channels)
         }
-        _ => operation.end(program.axes(value)).map(|(_, channels)| channels),
+        _ => operation.channels(program.axes(value)),
     }
 }

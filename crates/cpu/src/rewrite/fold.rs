@@ -2,10 +2,11 @@
 
 use engraft_kernels::Activation;
 
-use crate::program::{Before, Constants, Conv, Kind, Product, Program, Value, Weights};
+use crate::program::{Before, Conv, Kind, Product, Program, Weights};
 
 pub(super) fn into_weights(program: &mut Program, place: usize) -> bool {
-    let (input, folded) = match &mut program.operations[place].kind {
+    let mut kind = program.operations[place].kind.clone();
+    let (input, folded) = match &mut kind {
         Kind::Product(Product {
             input, weights: Weights::Conv(_), folded, before: Before::Nothing, ..
         }) => (input, folded),
@@ -14,28 +15,13 @@ pub(super) fn into_weights(program: &mut Program, place: usize) -> bool {
         }
         _ => return false,
     };
-    if folded.is_some() {
+    let Some(made) = program.computed_for_one(*input).filter(|_| folded.is_none()) else { return false };
+    let Kind::Affine { input: from, constants, axis: 1, activation: Activation::Identity } =
+        program.operations[made].kind
+    else {
         return false;
-    }
-    let read = *input;
-    let Some((constants, from)) = constants_of(program, read) else { return false };
-    match &mut program.operations[place].kind {
-        Kind::Product(Product { input, folded, .. }) | Kind::Conv(Conv { input, folded, .. }) => {
-            *input = from;
-            *folded = Some(constants);
-        }
-        _ => return false,
-    }
+    };
+    (*input, *folded) = (from, Some(constants));
+    program.operations[place].kind = kind;
     true
-}
-
-/// The constants for each channel that a value was made with, and of which value, if nobody else reads it.
-fn constants_of(program: &Program, value: Value) -> Option<(Constants, Value)> {
-    program.only_reader(value)?;
-    match program.operations[program.computed_at(value)?].kind {
-        Kind::Affine { input, constants, axis: 1, activation: Activation::Identity } => {
-            Some((constants, input))
-        }
-        _ => None,
-    }
 }

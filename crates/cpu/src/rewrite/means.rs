@@ -10,9 +10,8 @@ pub(super) fn along(program: &mut Program, place: usize) -> bool {
     let pooled = program.operations[place].output;
     let Some(made) = program.computed_at(input) else { return false };
     let is_global = program.always([pooled], |[shape]| shape[2..] == [1, 1]);
-    let is_output = program.operations[made].output == input;
     match &mut program.operations[made].kind {
-        Kind::Depthwise(Depthwise { means, .. }) if means.is_none() && is_global && is_output => {
+        Kind::Depthwise(Depthwise { means, .. }) if means.is_none() && is_global => {
             *means = Some(pooled);
         }
         _ => return false,

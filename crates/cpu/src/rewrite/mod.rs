@@ -19,16 +19,15 @@ use crate::program::Program;
 /// Changes the operations around the one at a place, if it is one of those that it is about.
 pub(crate) type Rewrite = fn(&mut Program, usize) -> bool;
 
-/// What follows a product goes into it.
-const AFTER: &[Rewrite] =
-    &[permutation::behind, constants::into_weights, residual::into_end, activation::into_end];
-
 /// Those that are applied together, until none finds anything. What comes first is done first: a batch norm goes into the weights before it
 /// rather than into those behind it.
 const STAGES: &[&[Rewrite]] = &[
     &[concatenation::nested, factor::as_constants],
-    AFTER,
+    // What follows a product goes into it.
+    &[permutation::behind, constants::into_weights, residual::into_end, activation::into_end],
+    // What comes before a product goes into it.
     &[fold::into_weights, affine::before_product, scale::before_product, flatten::before_product],
+    // What a depthwise convolution computes along.
     &[means::along, expand::before_depthwise],
 ];
 

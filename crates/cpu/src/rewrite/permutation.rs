@@ -8,9 +8,8 @@ pub(super) fn behind(program: &mut Program, place: usize) -> bool {
     let Kind::Plain(Plain::See { input, how: See::Permute(axes) }) = &operation.kind else { return false };
     let (input, axes, node, permuted) = (*input, axes.clone(), operation.node, operation.output);
     let is_product = |value| {
-        let made = program.computed_at(value).map(|place| &program.operations[place]);
-        made.is_some_and(|made| made.end(program.axes(value)).is_some())
-            && program.only_reader(value).is_some()
+        let made = program.computed_for_one(value).map(|place| &program.operations[place]);
+        made.is_some_and(|made| made.channels(program.axes(value)).is_some())
     };
     let Some(next) = program.only_reader(permuted).filter(|_| is_product(input)) else { return false };
     // What the next operation does, but to the input; and a value that is to be permuted back for it.

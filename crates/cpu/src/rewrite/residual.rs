@@ -14,9 +14,7 @@ pub(super) fn into_end(program: &mut Program, place: usize) -> bool {
         return false;
     }
     // Of two products, the one that is computed later.
-    let made = |value: Value| {
-        Some((program.computed_at(value)?, value)).filter(|_| program.only_reader(value).is_some())
-    };
+    let made = |value: Value| Some((program.computed_for_one(value)?, value));
     let mut products: Vec<(usize, Value)> = [a, b].into_iter().filter_map(made).collect();
     products.sort_unstable();
     for (made, value) in products.into_iter().rev() {

@@ -8,10 +8,8 @@ pub(super) fn before_product(program: &mut Program, place: usize) -> bool {
     else {
         return false;
     };
-    let made = program.computed_at(input).filter(|_| program.only_reader(input).is_some());
-    let Some(Kind::Plain(Plain::Combine { inputs: [a, b], by: Combine::Multiply })) =
-        made.map(|made| program.operations[made].kind.clone())
-    else {
+    let made = program.computed_for_one(input).map(|made| &program.operations[made].kind);
+    let Some(&Kind::Plain(Plain::Combine { inputs: [a, b], by: Combine::Multiply })) = made else {
         return false;
     };
     for (image, gate) in [(a, b), (b, a)] {

@@ -24,7 +24,7 @@ fn operations(graph: &Graph, rewrites: &[Rewrite]) -> usize {
     let input = formula::inputs("x", &[&[3], graph.input()].concat());
     let [with, without] = [rewritten, translate(graph).unwrap()].map(|program: Program| {
         let tensors = take_floats(graph, formula::state(graph, formula::NORM)).unwrap();
-        let mut plan = Plan::of(Level::detect(), graph, program, tensors).unwrap();
+        let mut plan = Plan::new(Level::detect(), graph, program, tensors).unwrap();
         plan.run(&Pool::new(2), &input).unwrap()
     });
     assert_eq!(with.shape, without.shape);
