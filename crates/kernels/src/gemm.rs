@@ -318,47 +318,101 @@ pub(crate) unsafe fn panel_rows<S: Simd>(
     to_stride: usize,
 ) {
     // SAFETY: the caller's.
-    unsafe {
-        let mut done = 0;
-        while done < count {
-            let height = (count - done).min(S::TILE_ROWS);
-            let rows = Rows { pointers: rows.pointers.add(done), ..rows };
-            let (tile_end, clamped) = end.of_tile(done);
-            let to = to.add(done * to_stride);
-            if width == 2 * S::LANES {
-                tile_of::<S, 2>(height, rows, b, b_stride, columns, tile_end, to, to_stride);
-            } else if width == S::LANES {
-                tile_of::<S, 1>(height, rows, b, b_stride, columns, tile_end, to, to_stride);
-            } else if S::Half::LANES < S::LANES && rows.run.is_multiple_of(NARROW_RUN) {
-                narrow_tile_of::<S::Half>(height, rows, b, b_stride, columns, tile_end, to, to_stride);
-            } else {
-                tile_of::<S::Half, 1>(height, rows, b, b_stride, columns, tile_end, to, to_stride);
+    unsafe { S::call(PanelRows { rows, count, b, b_stride, width, columns, end, to, to_stride }) }
+}
+
+/// The arguments of [`panel_rows`].
+struct PanelRows {
+    rows: Rows,
+    count: usize,
+    b: *const f32,
+    b_stride: usize,
+    width: usize,
+    columns: usize,
+    end: PanelEnd,
+    to: *mut f32,
+    to_stride: usize,
+}
+
+impl Kernel for PanelRows {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let PanelRows { rows, count, b, b_stride, width, columns, end, to, to_stride } = self;
+        // SAFETY: the caller's.
+        unsafe {
+            let mut done = 0;
+            while done < count {
+                let height = (count - done).min(S::TILE_ROWS);
+                let rows = Rows { pointers: rows.pointers.add(done), ..rows };
+                let (tile_end, clamped) = end.of_tile(done);
+                let to = to.add(done * to_stride);
+                if width == 2 * S::LANES {
+                    tile_of::<S, S, 2>(height, rows, b, b_stride, columns, tile_end, to, to_stride);
+                } else if width == S::LANES {
+                    tile_of::<S, S, 1>(height, rows, b, b_stride, columns, tile_end, to, to_stride);
+                } else if const { S::Half::LANES < S::LANES } {
+                    if rows.run.is_multiple_of(NARROW_RUN) {
+                        narrow_tile_of::<S, S::Half>(
+                            height, rows, b, b_stride, columns, tile_end, to, to_stride,
+                        );
+                    } else {
+                        tile_of::<S, S::Half, 1>(height, rows, b, b_stride, columns, tile_end, to, to_stride);
+                    }
+                }
+                if !clamped {
+                    // The tile is still in the first-level cache.
+                    S::call(Activate { activation: end.activation, to, height, columns, to_stride });
+                }
+                done += height;
             }
-            if !clamped {
-                // The tile is still in the first-level cache.
-                activate_rows::<S>(end.activation, to, height, columns, to_stride);
-            }
-            done += height;
         }
     }
 }
 
-/// Calls a tile function with the height as its constant.
+/// The arguments of [`activate_rows`].
+struct Activate {
+    activation: Activation,
+    to: *mut f32,
+    height: usize,
+    columns: usize,
+    to_stride: usize,
+}
+
+impl Kernel for Activate {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the caller's.
+        unsafe { activate_rows::<S>(self.activation, self.to, self.height, self.columns, self.to_stride) }
+    }
+}
+
+/// Calls a tile function with the height as its constant: at most that of the instruction set's tile.
 macro_rules! of_height {
-    ($height:expr, |$rows:ident| $call:expr, [$($literal:literal)*]) => {
+    ($height:expr, $set:ty, |$rows:ident| $call:expr, [$($literal:literal)*]) => {
         match $height {
-            $($literal => { const $rows: usize = $literal; $call })*
+            $($literal => {
+                const $rows: usize = $literal;
+                // Not even compiled for those that are less high.
+                if const { $rows <= <$set>::TILE_ROWS } {
+                    $call
+                }
+            })*
             _ => unreachable!("a tile has at most 14 rows"),
         }
     };
-    ($height:expr, |$rows:ident| $call:expr) => {
-        of_height!($height, |$rows| $call, [1 2 3 4 5 6 7 8 9 10 11 12 13 14])
+    ($height:expr, $set:ty, |$rows:ident| $call:expr) => {
+        of_height!($height, $set, |$rows| $call, [1 2 3 4 5 6 7 8 9 10 11 12 13 14])
     };
 }
 
+/// A tile of the height of `S`'s, in vectors of `V`.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "they are the tile's, and its height")]
-unsafe fn tile_of<S: Simd, const VECTORS: usize>(
+unsafe fn tile_of<S: Simd, V: Simd, const VECTORS: usize>(
     height: usize,
     rows: Rows,
     b: *const f32,
@@ -370,13 +424,14 @@ unsafe fn tile_of<S: Simd, const VECTORS: usize>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        of_height!(height, |ROWS| tile::<S, ROWS, VECTORS>(rows, b, b_stride, columns, end, to, to_stride))
+        of_height!(height, S, |ROWS| tile::<V, ROWS, VECTORS>(rows, b, b_stride, columns, end, to, to_stride))
     }
 }
 
+/// As [`tile_of`].
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "they are the tile's, and its height")]
-unsafe fn narrow_tile_of<S: Simd>(
+unsafe fn narrow_tile_of<S: Simd, V: Simd>(
     height: usize,
     rows: Rows,
     b: *const f32,
@@ -388,7 +443,7 @@ unsafe fn narrow_tile_of<S: Simd>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        of_height!(height, |ROWS| narrow_tile::<S, ROWS>(rows, b, b_stride, columns, end, to, to_stride))
+        of_height!(height, S, |ROWS| narrow_tile::<V, ROWS>(rows, b, b_stride, columns, end, to, to_stride))
     }
 }
 

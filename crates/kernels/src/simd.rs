@@ -70,6 +70,9 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_spread<const WIDTH: usize>(from: *const f32, i: usize) -> Self::V;
     unsafe fn sum(v: Self::V) -> f32;
     unsafe fn largest(v: Self::V) -> f32;
+    /// Runs a kernel as a function of its own. Of what many kernels call, the program then has one copy for the instruction set, not
+    /// one in each of them: the compiler took four minutes for those.
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output;
 
     /// Brings what is there nearer, if the machine can; the pointer may be any.
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{Kernel, Simd};
 
 /// x86-64 since 2013.
 #[derive(Clone, Copy)]
@@ -209,5 +209,17 @@ impl Simd for Avx2 {
             four_columns!(0);
             four_columns!(4);
         }
+    }
+
+    #[inline(always)]
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma")]
+        #[inline(never)]
+        unsafe fn apart<K: Kernel>(kernel: K) -> K::Output {
+            // SAFETY: as the caller's.
+            unsafe { kernel.run::<Avx2>() }
+        }
+        // SAFETY: see `splat`.
+        unsafe { apart(kernel) }
     }
 }

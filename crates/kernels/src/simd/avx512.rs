@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, Simd};
+use super::{Avx2, Kernel, Simd};
 
 /// Servers since 2017, AMD since Zen 4.
 #[derive(Clone, Copy)]
@@ -160,5 +160,17 @@ impl Simd for Avx512 {
     unsafe fn largest(v: Self::V) -> f32 {
         // SAFETY: see `splat`.
         unsafe { _mm512_reduce_max_ps(v) }
+    }
+
+    #[inline(always)]
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx2,fma")]
+        #[inline(never)]
+        unsafe fn apart<K: Kernel>(kernel: K) -> K::Output {
+            // SAFETY: as the caller's.
+            unsafe { kernel.run::<Avx512>() }
+        }
+        // SAFETY: see `splat`.
+        unsafe { apart(kernel) }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::Simd;
+use super::{Kernel, Simd};
 
 /// 64-bit ARM.
 #[derive(Clone, Copy)]
@@ -161,5 +161,16 @@ impl Simd for Neon {
     unsafe fn largest(v: Self::V) -> f32 {
         // SAFETY: see `splat`.
         unsafe { vmaxvq_f32(v) }
+    }
+
+    #[inline(always)]
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+        #[inline(never)]
+        unsafe fn apart<K: Kernel>(kernel: K) -> K::Output {
+            // SAFETY: as the caller's.
+            unsafe { kernel.run::<Neon>() }
+        }
+        // SAFETY: see `splat`.
+        unsafe { apart(kernel) }
     }
 }

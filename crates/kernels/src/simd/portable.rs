@@ -1,6 +1,6 @@
 //! Arrays of eight, for machines without an instruction set of ours, and for tests to compare with.
 
-use super::Simd;
+use super::{Kernel, Simd};
 
 /// Plain Rust, which compilers vectorise as they can.
 #[derive(Clone, Copy)]
@@ -133,5 +133,16 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn largest(v: Self::V) -> f32 {
         v.iter().copied().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+        #[inline(never)]
+        unsafe fn apart<K: Kernel>(kernel: K) -> K::Output {
+            // SAFETY: as the caller's.
+            unsafe { kernel.run::<Portable>() }
+        }
+        // SAFETY: see `splat`.
+        unsafe { apart(kernel) }
     }
 }
