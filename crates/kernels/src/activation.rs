@@ -1,7 +1,7 @@
 //! Element-wise nonlinearities, on vectors that are in registers.
 
 use crate::math;
-use crate::simd::Simd;
+use crate::simd::{Kernel, Simd};
 
 /// An element-wise nonlinearity; names and meaning are `torch.nn`'s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -79,32 +79,52 @@ pub(crate) unsafe fn activate_rows<S: Simd>(
     columns: usize,
     stride: usize,
 ) {
-    macro_rules! sweep {
-        ($function:ident) => {
-            for row in 0..rows {
-                let mut column = 0;
-                while column < columns {
-                    // SAFETY: the caller's.
-                    unsafe {
-                        let at = start.add(row * stride + column);
-                        let y = Activation::$function.apply::<S>(S::load_upto(at, columns - column));
-                        S::store_upto(at, y, columns - column);
+    // SAFETY: the caller's.
+    unsafe { S::call(ActivateRows { activation, start, rows, columns, stride }) }
+}
+
+/// The arguments of [`activate_rows`].
+struct ActivateRows {
+    activation: Activation,
+    start: *mut f32,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+}
+
+impl Kernel for ActivateRows {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let ActivateRows { activation, start, rows, columns, stride } = self;
+        macro_rules! sweep {
+            ($function:ident) => {
+                for row in 0..rows {
+                    let mut column = 0;
+                    while column < columns {
+                        // SAFETY: the caller's.
+                        unsafe {
+                            let at = start.add(row * stride + column);
+                            let y = Activation::$function.apply::<S>(S::load_upto(at, columns - column));
+                            S::store_upto(at, y, columns - column);
+                        }
+                        column += S::LANES;
                     }
-                    column += S::LANES;
                 }
-            }
-        };
-    }
-    // The function is chosen once for all values.
-    match activation {
-        Activation::Identity => {}
-        Activation::ReLU => sweep!(ReLU),
-        Activation::ReLU6 => sweep!(ReLU6),
-        Activation::SiLU => sweep!(SiLU),
-        Activation::Hardswish => sweep!(Hardswish),
-        Activation::Hardsigmoid => sweep!(Hardsigmoid),
-        Activation::Sigmoid => sweep!(Sigmoid),
-        Activation::GELU => sweep!(GELU),
-        Activation::Tanh => sweep!(Tanh),
+            };
+        }
+        // The function is chosen once for all values.
+        match activation {
+            Activation::Identity => {}
+            Activation::ReLU => sweep!(ReLU),
+            Activation::ReLU6 => sweep!(ReLU6),
+            Activation::SiLU => sweep!(SiLU),
+            Activation::Hardswish => sweep!(Hardswish),
+            Activation::Hardsigmoid => sweep!(Hardsigmoid),
+            Activation::Sigmoid => sweep!(Sigmoid),
+            Activation::GELU => sweep!(GELU),
+            Activation::Tanh => sweep!(Tanh),
+        }
     }
 }

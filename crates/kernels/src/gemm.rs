@@ -363,30 +363,11 @@ impl Kernel for PanelRows {
                 }
                 if !clamped {
                     // The tile is still in the first-level cache.
-                    S::call(Activate { activation: end.activation, to, height, columns, to_stride });
+                    activate_rows::<S>(end.activation, to, height, columns, to_stride);
                 }
                 done += height;
             }
         }
-    }
-}
-
-/// The arguments of [`activate_rows`].
-struct Activate {
-    activation: Activation,
-    to: *mut f32,
-    height: usize,
-    columns: usize,
-    to_stride: usize,
-}
-
-impl Kernel for Activate {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        // SAFETY: the caller's.
-        unsafe { activate_rows::<S>(self.activation, self.to, self.height, self.columns, self.to_stride) }
     }
 }
 

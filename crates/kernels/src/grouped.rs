@@ -321,7 +321,7 @@ unsafe fn strip<S: Simd, const WIDTH: usize, const STEP: usize>(
                 }
             };
         }
-        if S::REGISTERS >= 32 {
+        if const { S::REGISTERS >= 32 } {
             of_count!(1 2 4 7 14);
         } else {
             of_count!(1 2 4 7);

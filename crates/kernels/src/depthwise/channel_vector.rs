@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::activation::activate_rows;
 use crate::gemm::PanelEnd;
-use crate::simd::Simd;
+use crate::simd::{Kernel, Simd};
 use crate::windows::Axis;
 
 /// Columns of a tile: 224 x 224 images give maps of a multiple of seven columns at every stage.
@@ -53,6 +53,20 @@ impl ChannelVector<'_> {
     /// The machine has the instruction set, and the pointers are valid for the sizes.
     #[inline(always)]
     pub(crate) unsafe fn rows<S: Simd>(&self, rows: Range<usize>, sums: S::V) -> S::V {
+        // Through memory, as a kernel's arguments are the same for all instruction sets.
+        let mut values = [0.0; 16];
+        let sums_at = values.as_mut_ptr();
+        // SAFETY: the caller's; no vector has more than sixteen lanes.
+        unsafe {
+            S::store(sums_at, sums);
+            S::call(ChannelRows { vector: self, rows, sums: sums_at });
+            S::load(sums_at)
+        }
+    }
+
+    /// As [`rows`](Self::rows).
+    #[inline(always)]
+    unsafe fn all_rows<S: Simd>(&self, rows: Range<usize>, sums: S::V) -> S::V {
         let [down, across] = *self.windows;
         let whole = self.whole && [down.dilation, across.dilation] == [1, 1];
         // SAFETY: the caller's.
@@ -60,7 +74,7 @@ impl ChannelVector<'_> {
             // With sixteen registers, there is room for one row of sums.
             macro_rules! rows {
                 ($width:literal, $stride:literal) => {
-                    if S::TILE_ROWS > 6 {
+                    if const { S::TILE_ROWS > 6 } {
                         self.rows_of::<S, $width, $stride, 2>(rows, sums)
                     } else {
                         self.rows_of::<S, $width, $stride, 1>(rows, sums)
@@ -152,6 +166,27 @@ impl ChannelVector<'_> {
             }
         }
         sums
+    }
+}
+
+/// The arguments of [`ChannelVector::rows`].
+struct ChannelRows<'a> {
+    vector: &'a ChannelVector<'a>,
+    rows: Range<usize>,
+    /// A vector, to which the sums are added.
+    sums: *mut f32,
+}
+
+impl Kernel for ChannelRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the caller's.
+        unsafe {
+            let sums = self.vector.all_rows::<S>(self.rows, S::load(self.sums));
+            S::store(self.sums, sums);
+        }
     }
 }
 
