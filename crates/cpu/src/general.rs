@@ -81,7 +81,7 @@ impl General {
         }
     }
 
-    /// Computes it. There are as many inputs as the operation has in the graph.
+    /// Computes it. There are as many inputs as the operation has [`operands`](Op::operands) in the graph.
     pub(crate) fn compute(&self, level: Level, pool: &Pool, inputs: &[Operand<'_>], to: Target<'_>) {
         match (self, inputs) {
             (General::Add, [a, b]) => combine([a, b], to, |a, b| a + b),

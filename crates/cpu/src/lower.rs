@@ -431,11 +431,13 @@ impl Lowering<'_> {
         whole
     }
 
-    /// What an operation reads by its strides, whatever these are, and where it writes.
+    /// What an operation reads by its strides, whatever these are, and where it writes: values of the same shape, and images, lie as
+    /// those that it reads.
     fn any_way(&mut self, value: Value, inputs: &[Value]) -> (Vec<View>, (View, Option<View>)) {
         let shape = &self.shapes[value];
         let views: Vec<View> = inputs.iter().map(|input| self.values[input].clone()).collect();
-        let keeps_order = views.first().filter(|input| input.shape == *shape);
+        let is_image = |input: &View| shape.len() == 4 && input.pixel_stride().is_some();
+        let keeps_order = views.first().filter(|input| input.shape == *shape || is_image(input));
         let order = keeps_order.map_or_else(|| natural(shape.len()), View::order);
         let read: Vec<Place> = views.iter().map(|view| view.place).collect();
         let place = self.place(value, &order, false, &read);

@@ -4,7 +4,7 @@ use crate::math;
 use crate::simd::Simd;
 
 /// An element-wise nonlinearity; names and meaning are `torch.nn`'s.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub enum Activation {
     /// `x`
     #[default]
