@@ -9,6 +9,7 @@ fixtures/engine/ops.json.gz: a list of cases
     op            the operation as `engraft_graph::Op` is serialised
     inputs        shapes; the values are uniform(f"input{i}", shape, input_centre, input_width)
     parameters    [name, shape] in the order of the state dict; the values are values(name, shape)
+    print         of modules that the operation alone stands for, what PyTorch prints
     output        {shape, values}, in evaluation mode
 
 fixtures/engine/training.json.gz, convnet.json.gz and transformer.json.gz: full-batch trainings by torch.optim.Adam on the mean cross
@@ -43,7 +44,7 @@ def output(tensor):
     return {"shape": list(tensor.shape), "values": floats(tensor)}
 
 
-def case(name, op, inputs, call, parameters=(), centre=0, width=4):
+def case(name, op, inputs, call, parameters=(), centre=0, width=4, **more):
     """One case; `call` takes the inputs as f64 tensors."""
     tensors = [torch.from_numpy(formula.uniform(f"input{i}", shape, centre, width)).double() for i, shape in enumerate(inputs)]
     with torch.inference_mode():
@@ -56,6 +57,7 @@ def case(name, op, inputs, call, parameters=(), centre=0, width=4):
         "input_width": width,
         "parameters": [[parameter, list(shape)] for parameter, shape in parameters],
         "output": output(result),
+        **more,
     }
 
 
@@ -63,7 +65,8 @@ def module_case(name, op, module, shape, **kwargs):
     """A case of a module, in evaluation mode, with the values of the formula."""
     formula.fill(module).double().eval()
     parameters = [(key, tensor.shape) for key, tensor in module.state_dict().items()]
-    return case(name, op, [shape], module, parameters, **kwargs)
+    printed = {} if list(module.children()) else {"print": str(module)}
+    return case(name, op, [shape], module, parameters, **kwargs, **printed)
 
 
 def conv(name, shape, out, kernel, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1, bias=True):
@@ -179,12 +182,19 @@ def pools():
 
 def activations():
     def activation(module, name, shape, width):
-        return module_case(name, {"Activation": {"function": type(module).__name__, "inplace": False}}, module, shape, width=width)
+        function = type(module).__name__
+        if isinstance(module, nn.LeakyReLU):
+            function = {function: {"negative_slope": module.negative_slope}}
+        op = {"Activation": {"function": function, "inplace": getattr(module, "inplace", False)}}
+        return module_case(name, op, module, shape, width=width)
 
-    modules = (nn.ReLU(), nn.ReLU6(), nn.SiLU(), nn.Hardswish(), nn.Hardsigmoid(), nn.Sigmoid(), nn.GELU(), nn.Tanh())
+    modules = (nn.ReLU(), nn.LeakyReLU(), nn.ReLU6(), nn.SiLU(), nn.Hardswish(), nn.Hardsigmoid(), nn.Sigmoid(), nn.GELU(), nn.Tanh())
     near = [activation(module, type(module).__name__, [2, 3, 5, 4], 16) for module in modules]
     # Where exponentials overflow.
-    return near + [activation(module, f"{type(module).__name__}, far from zero", [4, 16], 400) for module in modules]
+    far = [activation(module, f"{type(module).__name__}, far from zero", [4, 16], 400) for module in modules]
+    inplace = (nn.ReLU(True), nn.LeakyReLU(0.2, True), nn.ReLU6(True), nn.SiLU(True), nn.Hardswish(True), nn.Hardsigmoid(True))
+    slopes = [activation(nn.LeakyReLU(slope), f"LeakyReLU, slope {slope}", [2, 3, 5, 4], 16) for slope in (0.1, 1e-5, -0.5, 1.5)]
+    return near + far + [activation(module, f"{type(module).__name__}, in place", [3, 5], 16) for module in inplace] + slopes
 
 
 def attention(name, module, shape, dim, heads, names, scores=None, position="None", windows=None):

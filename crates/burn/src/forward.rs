@@ -282,6 +282,7 @@ impl AnyRank for Activation {
     fn run<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Activation::ReLU => activation::relu(x),
+            Activation::LeakyReLU { negative_slope } => activation::leaky_relu(x, negative_slope),
             Activation::ReLU6 => x.clamp(0.0, 6.0),
             Activation::SiLU => activation::silu(x),
             Activation::Hardswish => x.clone() * (x + 3.0).clamp(0.0, 6.0) / 6.0,

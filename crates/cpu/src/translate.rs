@@ -182,6 +182,7 @@ fn activation(function: engraft_graph::Activation) -> Activation {
     use engraft_graph::Activation as Graph;
     match function {
         Graph::ReLU => Activation::ReLU,
+        Graph::LeakyReLU { negative_slope } => Activation::LeakyReLU(negative_slope as f32),
         Graph::ReLU6 => Activation::ReLU6,
         Graph::SiLU => Activation::SiLU,
         Graph::Hardswish => Activation::Hardswish,

@@ -3,12 +3,18 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Op;
+use crate::print::Float;
 
 /// Element-wise nonlinearities, named as in `torch.nn`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Activation {
     /// `max(x, 0)`
     ReLU,
+    /// `x` where it is positive, elsewhere `negative_slope x`
+    LeakyReLU {
+        /// 0.01 in PyTorch, where nothing else is said.
+        negative_slope: f64,
+    },
     /// `min(max(x, 0), 6)`
     ReLU6,
     /// `x sigmoid(x)`
@@ -41,6 +47,7 @@ impl Activation {
     pub fn name(self) -> &'static str {
         match self {
             Activation::ReLU => "ReLU",
+            Activation::LeakyReLU { .. } => "LeakyReLU",
             Activation::ReLU6 => "ReLU6",
             Activation::SiLU => "SiLU",
             Activation::Hardswish => "Hardswish",
@@ -55,6 +62,10 @@ impl Activation {
     pub(crate) fn arguments(self, inplace: bool) -> String {
         match self {
             Activation::GELU => "approximate='none'".into(),
+            Activation::LeakyReLU { negative_slope } => {
+                let inplace = if inplace { ", inplace=True" } else { "" };
+                format!("negative_slope={}{inplace}", Float(negative_slope))
+            }
             Activation::ReLU | Activation::ReLU6 | Activation::SiLU if inplace => "inplace=True".into(),
             // Hardswish and Hardsigmoid take the option as well, but do not print it.
             _ => String::new(),

@@ -9,9 +9,10 @@ use engraft_kernels::{
     elementwise, expand_depthwise, gemm, winograd,
 };
 
-const ACTIVATIONS: [Activation; 9] = [
+const ACTIVATIONS: [Activation; 10] = [
     Activation::Identity,
     Activation::ReLU,
+    Activation::LeakyReLU(0.2),
     Activation::ReLU6,
     Activation::SiLU,
     Activation::Hardswish,

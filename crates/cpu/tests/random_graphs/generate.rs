@@ -12,8 +12,10 @@ use crate::case::{Case, Step};
 /// Channels that vectors and tiles of some instruction set divide, or nearly do.
 const CHANNELS: [usize; 13] = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40];
 
-const ACTIVATIONS: [Activation; 8] = [
+const ACTIVATIONS: [Activation; 10] = [
     Activation::ReLU,
+    Activation::LeakyReLU { negative_slope: 0.01 },
+    Activation::LeakyReLU { negative_slope: -0.75 },
     Activation::ReLU6,
     Activation::SiLU,
     Activation::Hardswish,

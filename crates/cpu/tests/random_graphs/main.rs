@@ -68,6 +68,7 @@ fn every_operation_occurs() {
         "Identity",
         "LayerNorm",
         "LayerNorm2d",
+        "LeakyReLU",
         "Linear",
         "MatMul",
         "MaxPool2d",
