@@ -180,6 +180,38 @@ def pools():
     ]
 
 
+def resizes():
+    def pair(x):
+        return list(x) if isinstance(x, tuple) else [x, x]
+
+    def mode(name, align_corners):
+        return "Nearest" if name == "nearest" else {"Bilinear": {"align_corners": align_corners}}
+
+    def resize(shape, name, size=None, scale=None, align_corners=False):
+        module = nn.Upsample(size, scale, name, align_corners if name == "bilinear" else None)
+        # So that rounding decides on no pixel.
+        x = torch.arange(math.prod(shape)).reshape(shape)
+        assert name == "bilinear" or (module(x.float()) == module(x.double())).all()
+        to = {"Size": pair(size)} if size else {"Scale": pair(scale)}
+        op = {"to": to, "square": not isinstance(size or scale, tuple), "mode": mode(name, align_corners)}
+        aligned = ", corners aligned" if align_corners else ""
+        text = f"resize, {name}{aligned}, {shape[2]}x{shape[3]} " + (f"to {size}" if size else f"by {scale}")
+        return module_case(text, {"Resize": op}, module, shape)
+
+    def like(shape, other, name):
+        op = {"Resize": {"to": "Like", "mode": mode(name, False)}}
+        return case(f"resize, {name}, like another", op, [shape, other], lambda x, y: F.interpolate(x, y.shape[2:], mode=name))
+
+    kinds = [("nearest", False), ("bilinear", False), ("bilinear", True)]
+    sizes = [((7, 9), [2, 3, 5, 6]), (3, [1, 2, 8, 7]), ((4, 1), [1, 2, 4, 5]), ((3, 5), [2, 4, 1, 1]), ((6, 10), [1, 3, 3, 5])]
+    scales = [(2, [2, 3, 3, 4]), (0.5, [1, 2, 7, 6]), ((1.5, 2.6), [1, 2, 5, 4]), ((0.7, 1.2), [1, 3, 6, 4]), (3.3, [1, 2, 2, 3])]
+    return [
+        *[resize(shape, name, size=size, align_corners=aligned) for name, aligned in kinds for size, shape in sizes],
+        *[resize(shape, name, scale=scale, align_corners=aligned) for name, aligned in kinds for scale, shape in scales],
+        *[like([2, 3, 3, 4], [1, 2, 5, 7], name) for name in ("nearest", "bilinear")],
+    ]
+
+
 def activations():
     def activation(module, name, shape, width):
         function = type(module).__name__
@@ -409,7 +441,7 @@ def training(network, shape, learning_rate):
 
 def main():
     torch.set_num_threads(1)
-    cases = [*convolutions(), *layers(), *pools(), *activations(), *attentions(), *softmaxes(), *arithmetic(), *shapes()]
+    cases = [*convolutions(), *layers(), *pools(), *resizes(), *activations(), *attentions(), *softmaxes(), *arithmetic(), *shapes()]
     assert len({case["name"] for case in cases}) == len(cases)
     counts = [math.prod(case["output"]["shape"]) for case in cases]
     print(f"ops: {len(cases)} cases of at most {max(counts)} values, {write('engine/ops', cases)} bytes")

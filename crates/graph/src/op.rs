@@ -98,6 +98,8 @@ pub enum Op {
         #[serde(default)]
         square: bool,
     },
+    /// Another height and width, by interpolation.
+    Resize(Resize),
     /// Merges all axes from `start` on into one.
     Flatten {
         /// First merged axis.
@@ -176,6 +178,99 @@ pub enum Dim {
     Infer,
 }
 
+/// Attributes of `torch.nn.functional.interpolate`, which is printed as `torch.nn.Upsample`; pairs are of height and width.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resize {
+    /// Height and width of the output.
+    pub to: ResizeTo,
+    /// Whether PyTorch was given, and prints, one number for both.
+    #[serde(default)]
+    pub square: bool,
+    /// How values are found between the input's.
+    pub mode: ResizeMode,
+}
+
+/// Height and width of the output of a [`Resize`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ResizeTo {
+    /// These.
+    Size([usize; 2]),
+    /// So many times those of the input, rounded down.
+    Scale([f64; 2]),
+    /// Those of a second input, of which nothing else matters: a feature pyramid's.
+    Like,
+}
+
+/// How a [`Resize`] finds values between the input's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResizeMode {
+    /// The value before the place.
+    Nearest,
+    /// The mean of the four values around the place, weighted by how near they are.
+    Bilinear {
+        /// Whether the centres of the corner pixels keep their places; otherwise their corners do.
+        align_corners: bool,
+    },
+}
+
+/// Where a row or column of a resized image lies in the input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Between {
+    /// The rows or columns of the input around it.
+    pub places: [usize; 2],
+    /// The weight of the second, from 0 to 1.
+    pub share: f32,
+}
+
+impl Resize {
+    /// Where the `output` places of an axis, 0 for the height or 1 for the width, lie between the input's `input` ones
+    /// (`aten/src/ATen/native/UpSample.h`).
+    pub fn places(&self, axis: usize, input: usize, output: usize) -> Vec<Between> {
+        let step = match self.to {
+            ResizeTo::Scale(scale) => 1.0 / scale[axis],
+            ResizeTo::Size(_) | ResizeTo::Like => input as f64 / output as f64,
+        };
+        let last = input.saturating_sub(1);
+        let at = |place: usize| match self.mode {
+            // Rounding decides which pixel is the nearest: ATen takes these two exactly, and computes the others in f32.
+            ResizeMode::Nearest if output == input => place as f64,
+            ResizeMode::Nearest if output == 2 * input => (place / 2) as f64,
+            ResizeMode::Nearest => f64::from((place as f32 * step as f32).floor()),
+            ResizeMode::Bilinear { align_corners: true } => {
+                place as f64 * last as f64 / output.saturating_sub(1).max(1) as f64
+            }
+            ResizeMode::Bilinear { align_corners: false } => ((place as f64 + 0.5) * step - 0.5).max(0.0),
+        };
+        let between = |place: usize| {
+            let at = at(place).min(last as f64);
+            let first = at as usize;
+            Between { places: [first, last.min(first + 1)], share: (at - first as f64) as f32 }
+        };
+        (0..output).map(between).collect()
+    }
+
+    fn arguments(&self) -> String {
+        let mode = match self.mode {
+            ResizeMode::Nearest => "nearest",
+            ResizeMode::Bilinear { .. } => "bilinear",
+        };
+        let to = match self.to {
+            ResizeTo::Size([side, _]) if self.square => format!("size={side}"),
+            ResizeTo::Size(size) => format!("size={}", Pair(size)),
+            ResizeTo::Scale([scale, _]) if self.square => format!("scale_factor={}", Float(scale)),
+            ResizeTo::Scale(scale) => format!("scale_factor={}", Pair(scale.map(Float))),
+            ResizeTo::Like => return format!("mode='{mode}'"),
+        };
+        format!("{to}, mode='{mode}'")
+    }
+}
+
+impl From<Resize> for Op {
+    fn from(resize: Resize) -> Op {
+        Op::Resize(resize)
+    }
+}
+
 impl Op {
     /// A dropout layer.
     pub fn dropout(p: f64) -> Op {
@@ -210,6 +305,7 @@ impl Op {
             Op::MaxPool2d(_) => "MaxPool2d",
             Op::AvgPool2d { .. } => "AvgPool2d",
             Op::AdaptiveAvgPool2d { .. } => "AdaptiveAvgPool2d",
+            Op::Resize(_) => "Upsample",
             Op::Flatten { .. } => "Flatten",
             Op::Mean { .. } => "Mean",
             Op::Add => "Add",
@@ -263,6 +359,7 @@ impl Op {
             }
             Op::AdaptiveAvgPool2d { output: [side, _], square: true } => format!("output_size={side}"),
             Op::AdaptiveAvgPool2d { output, .. } => format!("output_size={}", Pair(*output)),
+            Op::Resize(resize) => resize.arguments(),
             Op::Flatten { start } => format!("start_dim={start}, end_dim=-1"),
             _ => String::new(),
         }
@@ -271,7 +368,7 @@ impl Op {
     /// How many of its inputs, at most, it reads values of; of others only the shape matters.
     pub fn operands(&self) -> usize {
         match self {
-            Op::ExpandBatch => 1,
+            Op::ExpandBatch | Op::Resize(_) => 1,
             _ => usize::MAX,
         }
     }
@@ -313,6 +410,7 @@ impl Op {
             | Op::MaxPool2d(_)
             | Op::AvgPool2d { .. }
             | Op::AdaptiveAvgPool2d { .. }
+            | Op::Resize(_)
             | Op::Add
             | Op::Mul
             | Op::ExpandBatch => true,

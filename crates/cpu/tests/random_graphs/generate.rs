@@ -232,7 +232,7 @@ impl Generator {
             return self.shared(x);
         }
         if self.image(x).is_some() && self.chance(65) {
-            return match self.random.below(15) {
+            return match self.random.below(16) {
                 0..4 => self.convolution(x),
                 4 => self.before_product(x),
                 5 => self.squeeze_excitation(x),
@@ -243,6 +243,7 @@ impl Generator {
                 11 => self.tokens(x),
                 12 => self.windows(x),
                 13 => self.pool(x),
+                14 => self.pyramid(x),
                 _ => self.shuffle(x),
             };
         }

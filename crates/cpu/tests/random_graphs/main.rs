@@ -87,6 +87,7 @@ fn every_operation_occurs() {
         "Softmax",
         "StochasticDepth",
         "Tanh",
+        "Upsample",
     ];
     assert_eq!(names, BTreeSet::from(all));
 }
