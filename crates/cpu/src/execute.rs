@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use engraft_kernels::{
-    self as kernels, AttentionShape, Epilogue, Function, Level, MapsMut, MapsShape, Matrix, Pool, Prologue,
-    Scores,
+    self as kernels, AttentionShape, Epilogue, Function, LayerNorm, Level, MapsMut, MapsShape, Matrix,
+    MatrixMut, Pool, Prologue, Scores,
 };
 
 use crate::call::{At, Call, Maps, Rows, Strided, Tokens, Windows};
@@ -177,13 +177,13 @@ impl<'a> Running<'a> {
             Call::Depthwise { layer, x, residual, to, .. } => {
                 let epilogue = self.epilogue(&layer.bias, residual, layer.activation);
                 let (input, output) = (self.maps(x), self.maps_mut(to, output));
-                let kernels::ConvGeometry { stride, padding, dilation, .. } = layer.geometry;
                 match &layer.weights {
-                    DepthwiseKernel::Alone(weights) => kernels::depthwise(
-                        pool, input, weights, stride, padding, dilation, epilogue, means, output,
-                    ),
+                    DepthwiseKernel::Alone(weights) => {
+                        kernels::depthwise(pool, input, weights, epilogue, means, output);
+                    }
                     DepthwiseKernel::Expand(weights, bias, activation) => {
                         let between = Epilogue { bias: Some(bias), residual: None, activation: *activation };
+                        let kernels::ConvGeometry { stride, padding, .. } = layer.geometry;
                         kernels::expand_depthwise(
                             pool, input, weights, between, stride, padding, epilogue, means, output,
                         );
@@ -195,22 +195,14 @@ impl<'a> Running<'a> {
                 self.elementwise(x, function, layer.activation, to, output);
             }
             Call::Norm { layer, x, to } => {
-                let size = [self.rows(x), x.columns];
-                let (gamma, beta) = (&layer.affine.scale, &layer.affine.shift);
-                kernels::layer_norm(
-                    level,
-                    pool,
-                    size,
-                    self.matrix(x),
-                    gamma,
-                    beta,
-                    layer.eps,
-                    output,
-                    to.stride,
-                );
+                let (size, output) = ([self.rows(x), x.columns], matrix_mut(to, output));
+                let norm =
+                    LayerNorm { gamma: &layer.affine.scale, beta: &layer.affine.shift, eps: layer.eps };
+                kernels::layer_norm(level, pool, size, self.matrix(x), norm, output);
             }
             Call::Softmax { x, to } => {
-                kernels::softmax(level, pool, [self.rows(x), x.columns], self.matrix(x), output, to.stride);
+                let size = [self.rows(x), x.columns];
+                kernels::softmax(level, pool, size, self.matrix(x), matrix_mut(to, output));
             }
             Call::Attend { layer, tokens, x, to } => self.attend(layer, tokens, x, to, output),
             Call::Pool { windows, x, to } => {
@@ -251,7 +243,8 @@ impl<'a> Running<'a> {
     ) {
         let Execution { level, pool, .. } = *self.execution;
         let size = [self.rows(x), x.columns];
-        kernels::elementwise(level, pool, size, self.matrix(x), function, activation, output, to.stride);
+        let output = matrix_mut(to, output);
+        kernels::elementwise(level, pool, size, self.matrix(x), function, activation, output);
     }
 
     fn attend(&self, layer: &'a AttendLayer, tokens: &Tokens, x: &Rows, to: &Rows, output: &mut [f32]) {
@@ -274,4 +267,8 @@ impl<'a> Running<'a> {
         let scores = Scores { similarity, bias: layer.position.as_deref(), mask };
         kernels::attention(level, pool, shape, self.matrix(x), scores, windows, output, to.stride);
     }
+}
+
+fn matrix_mut<'a>(to: &Rows, values: &'a mut [f32]) -> MatrixMut<'a> {
+    MatrixMut { values, stride: to.stride }
 }

@@ -308,6 +308,12 @@ impl Packing<'_> {
             return Ok(Kernel::Winograd { layer: Arc::new(layer), input, residual });
         }
         let geometry = geometry(conv);
+        if conv.groups > 1 && conv.groups == inputs && outputs <= MOST_OUTPUTS * inputs {
+            let weights = DepthwiseWeights::new(self.level, &weight, outputs, geometry);
+            let weights = DepthwiseKernel::Alone(weights);
+            let layer = DepthwiseLayer { weights, bias, geometry, activation };
+            return Ok(Kernel::Depthwise { layer: Arc::new(layer), input, residual, means: None });
+        }
         let weights = ConvWeights::new(self.level, &weight, outputs, inputs, geometry);
         let layer = ConvLayer { weights, bias, geometry, activation };
         Ok(Kernel::Conv { layer: Arc::new(layer), input, residual })
@@ -332,8 +338,8 @@ impl Packing<'_> {
             None => DepthwiseKernel::Alone(DepthwiseWeights::new(
                 self.level,
                 &weight,
-                conv.in_channels,
-                conv.kernel,
+                conv.out_channels,
+                geometry(conv),
             )),
         };
         let layer = DepthwiseLayer { weights, bias, geometry: geometry(conv), activation: end.activation };
@@ -458,6 +464,9 @@ fn geometry(conv: &Conv2d) -> ConvGeometry {
         groups: conv.groups,
     }
 }
+
+/// Outputs of an input's channel up to which a convolution of single channels is depthwise; more fill vectors of their own.
+const MOST_OUTPUTS: usize = 8;
 
 /// Bytes of transformed weights up to which they may be four times the layer's own.
 const LARGE_WEIGHTS: usize = 16 << 20;

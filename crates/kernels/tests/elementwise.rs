@@ -3,7 +3,7 @@
 mod common;
 
 use common::{cases, most, values};
-use engraft_kernels::{Activation, Function, Level, Matrix, Pool, elementwise};
+use engraft_kernels::{Activation, Function, Level, Matrix, MatrixMut, Pool, elementwise};
 use proptest::prelude::*;
 
 proptest! {
@@ -37,7 +37,8 @@ proptest! {
                 let of_threads = |threads| {
                     let mut output = vec![9.0; rows * stride];
                     let x = Matrix { values: &x, stride };
-                    elementwise(level, &Pool::new(threads), [rows, columns], x, function, activation, &mut output, stride);
+                    let to = MatrixMut { values: &mut output, stride };
+                    elementwise(level, &Pool::new(threads), [rows, columns], x, function, activation, to);
                     output
                 };
                 let output = of_threads(1);
@@ -82,7 +83,8 @@ fn leaky_relu_is_torchs() {
             let mut y = [9.0; 11];
             let matrix = Matrix { values: &x, stride: 11 };
             let activation = Activation::LeakyReLU(slope);
-            elementwise(level, &Pool::new(1), [1, 11], matrix, Function::Identity, activation, &mut y, 11);
+            let to = MatrixMut { values: &mut y, stride: 11 };
+            elementwise(level, &Pool::new(1), [1, 11], matrix, Function::Identity, activation, to);
             for (x, y) in x.into_iter().zip(y) {
                 // As `torch.nn.functional.leaky_relu` is defined.
                 let expected = if x > 0.0 { x } else { x * slope };
