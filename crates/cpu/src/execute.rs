@@ -9,7 +9,7 @@ use engraft_kernels::{
 
 use crate::call::{At, Call, Maps, Rows, Strided, Tokens, Windows};
 use crate::general::{Operand, Target, copy};
-use crate::pack::{AttendLayer, DepthwiseKernel, Similarity};
+use crate::pack::{AttendLayer, DepthwiseKernel, Finish, Similarity};
 use crate::program::Combine;
 use crate::view::{Place, View};
 
@@ -121,13 +121,9 @@ impl<'a> Running<'a> {
         Target { values, view: strided.of_images(self.images.len()) }
     }
 
-    fn epilogue(
-        &self,
-        bias: &'a [f32],
-        residual: &Option<Rows>,
-        activation: kernels::Activation,
-    ) -> Epilogue<'a> {
-        Epilogue { bias: Some(bias), residual: residual.as_ref().map(|rows| self.matrix(rows)), activation }
+    fn epilogue(&self, bias: &'a [f32], finish: &Finish<Rows>) -> Epilogue<'a> {
+        let residual = finish.residual.as_ref().map(|rows| self.matrix(rows));
+        Epilogue { bias: Some(bias), residual, activation: finish.activation }
     }
 
     fn call(&self, call: &'a Call, input: &[f32], output: &mut [f32], means: Option<&mut [f32]>) {
@@ -149,7 +145,7 @@ impl<'a> Running<'a> {
                 }
             }
             Call::Copy { from, to } => copy(pool, &self.strided(from), self.target(to, output)),
-            Call::Product { layer, x, scale, residual, to } => {
+            Call::Product { layer, x, scale, finish, to } => {
                 let prologue = match (&layer.before, scale) {
                     (Some((affine, activation)), _) => Prologue::Affine {
                         scale: &affine.scale,
@@ -161,21 +157,21 @@ impl<'a> Running<'a> {
                     }
                     (None, None) => Prologue::None,
                 };
-                let epilogue = self.epilogue(&layer.bias, residual, layer.activation);
+                let epilogue = self.epilogue(&layer.bias, finish);
                 let (rows, a) = (self.rows(x), self.matrix(x));
                 kernels::gemm(pool, rows, a, prologue, &layer.weights, epilogue, output, to.stride);
             }
-            Call::Winograd { layer, x, residual, to } => {
-                let epilogue = self.epilogue(&layer.bias, residual, layer.activation);
+            Call::Winograd { layer, x, finish, to } => {
+                let epilogue = self.epilogue(&layer.bias, finish);
                 let output = self.maps_mut(to, output);
                 kernels::winograd(pool, self.maps(x), &layer.weights, layer.padding, epilogue, output);
             }
-            Call::Conv { layer, x, residual, to } => {
-                let epilogue = self.epilogue(&layer.bias, residual, layer.activation);
+            Call::Conv { layer, x, finish, to } => {
+                let epilogue = self.epilogue(&layer.bias, finish);
                 kernels::conv(pool, self.maps(x), &layer.weights, epilogue, self.maps_mut(to, output));
             }
-            Call::Depthwise { layer, x, residual, to, .. } => {
-                let epilogue = self.epilogue(&layer.bias, residual, layer.activation);
+            Call::Depthwise { layer, x, finish, to, .. } => {
+                let epilogue = self.epilogue(&layer.bias, finish);
                 let (input, output) = (self.maps(x), self.maps_mut(to, output));
                 match &layer.weights {
                     DepthwiseKernel::Alone(weights) => {
