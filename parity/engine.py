@@ -9,6 +9,7 @@ fixtures/engine/ops.json.gz: a list of cases
     op            the operation as `engraft_graph::Op` is serialised
     inputs        shapes; the values are uniform(f"input{i}", shape, input_centre, input_width)
     parameters    [name, shape] in the order of the state dict; the values are values(name, shape)
+    print         of modules that the operation alone stands for, what PyTorch prints
     output        {shape, values}, in evaluation mode
 
 fixtures/engine/training.json.gz, convnet.json.gz and transformer.json.gz: full-batch trainings by torch.optim.Adam on the mean cross
@@ -43,7 +44,7 @@ def output(tensor):
     return {"shape": list(tensor.shape), "values": floats(tensor)}
 
 
-def case(name, op, inputs, call, parameters=(), centre=0, width=4):
+def case(name, op, inputs, call, parameters=(), centre=0, width=4, **more):
     """One case; `call` takes the inputs as f64 tensors."""
     tensors = [torch.from_numpy(formula.uniform(f"input{i}", shape, centre, width)).double() for i, shape in enumerate(inputs)]
     with torch.inference_mode():
@@ -56,6 +57,7 @@ def case(name, op, inputs, call, parameters=(), centre=0, width=4):
         "input_width": width,
         "parameters": [[parameter, list(shape)] for parameter, shape in parameters],
         "output": output(result),
+        **more,
     }
 
 
@@ -63,7 +65,8 @@ def module_case(name, op, module, shape, **kwargs):
     """A case of a module, in evaluation mode, with the values of the formula."""
     formula.fill(module).double().eval()
     parameters = [(key, tensor.shape) for key, tensor in module.state_dict().items()]
-    return case(name, op, [shape], module, parameters, **kwargs)
+    printed = {} if list(module.children()) else {"print": str(module)}
+    return case(name, op, [shape], module, parameters, **kwargs, **printed)
 
 
 def conv(name, shape, out, kernel, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1, bias=True):
@@ -177,14 +180,53 @@ def pools():
     ]
 
 
+def resizes():
+    def pair(x):
+        return list(x) if isinstance(x, tuple) else [x, x]
+
+    def mode(name, align_corners):
+        return "Nearest" if name == "nearest" else {"Bilinear": {"align_corners": align_corners}}
+
+    def resize(shape, name, size=None, scale=None, align_corners=False):
+        module = nn.Upsample(size, scale, name, align_corners if name == "bilinear" else None)
+        # So that rounding decides on no pixel.
+        x = torch.arange(math.prod(shape)).reshape(shape)
+        assert name == "bilinear" or (module(x.float()) == module(x.double())).all()
+        to = {"Size": pair(size)} if size else {"Scale": pair(scale)}
+        op = {"to": to, "square": not isinstance(size or scale, tuple), "mode": mode(name, align_corners)}
+        aligned = ", corners aligned" if align_corners else ""
+        text = f"resize, {name}{aligned}, {shape[2]}x{shape[3]} " + (f"to {size}" if size else f"by {scale}")
+        return module_case(text, {"Resize": op}, module, shape)
+
+    def like(shape, other, name):
+        op = {"Resize": {"to": "Like", "mode": mode(name, False)}}
+        return case(f"resize, {name}, like another", op, [shape, other], lambda x, y: F.interpolate(x, y.shape[2:], mode=name))
+
+    kinds = [("nearest", False), ("bilinear", False), ("bilinear", True)]
+    sizes = [((7, 9), [2, 3, 5, 6]), (3, [1, 2, 8, 7]), ((4, 1), [1, 2, 4, 5]), ((3, 5), [2, 4, 1, 1]), ((6, 10), [1, 3, 3, 5])]
+    scales = [(2, [2, 3, 3, 4]), (0.5, [1, 2, 7, 6]), ((1.5, 2.6), [1, 2, 5, 4]), ((0.7, 1.2), [1, 3, 6, 4]), (3.3, [1, 2, 2, 3])]
+    return [
+        *[resize(shape, name, size=size, align_corners=aligned) for name, aligned in kinds for size, shape in sizes],
+        *[resize(shape, name, scale=scale, align_corners=aligned) for name, aligned in kinds for scale, shape in scales],
+        *[like([2, 3, 3, 4], [1, 2, 5, 7], name) for name in ("nearest", "bilinear")],
+    ]
+
+
 def activations():
     def activation(module, name, shape, width):
-        return module_case(name, {"Activation": {"function": type(module).__name__, "inplace": False}}, module, shape, width=width)
+        function = type(module).__name__
+        if isinstance(module, nn.LeakyReLU):
+            function = {function: {"negative_slope": module.negative_slope}}
+        op = {"Activation": {"function": function, "inplace": getattr(module, "inplace", False)}}
+        return module_case(name, op, module, shape, width=width)
 
-    modules = (nn.ReLU(), nn.ReLU6(), nn.SiLU(), nn.Hardswish(), nn.Hardsigmoid(), nn.Sigmoid(), nn.GELU(), nn.Tanh())
+    modules = (nn.ReLU(), nn.LeakyReLU(), nn.ReLU6(), nn.SiLU(), nn.Hardswish(), nn.Hardsigmoid(), nn.Sigmoid(), nn.GELU(), nn.Tanh())
     near = [activation(module, type(module).__name__, [2, 3, 5, 4], 16) for module in modules]
     # Where exponentials overflow.
-    return near + [activation(module, f"{type(module).__name__}, far from zero", [4, 16], 400) for module in modules]
+    far = [activation(module, f"{type(module).__name__}, far from zero", [4, 16], 400) for module in modules]
+    inplace = (nn.ReLU(True), nn.LeakyReLU(0.2, True), nn.ReLU6(True), nn.SiLU(True), nn.Hardswish(True), nn.Hardsigmoid(True))
+    slopes = [activation(nn.LeakyReLU(slope), f"LeakyReLU, slope {slope}", [2, 3, 5, 4], 16) for slope in (0.1, 1e-5, -0.5, 1.5)]
+    return near + far + [activation(module, f"{type(module).__name__}, in place", [3, 5], 16) for module in inplace] + slopes
 
 
 def attention(name, module, shape, dim, heads, names, scores=None, position="None", windows=None):
@@ -399,7 +441,7 @@ def training(network, shape, learning_rate):
 
 def main():
     torch.set_num_threads(1)
-    cases = [*convolutions(), *layers(), *pools(), *activations(), *attentions(), *softmaxes(), *arithmetic(), *shapes()]
+    cases = [*convolutions(), *layers(), *pools(), *resizes(), *activations(), *attentions(), *softmaxes(), *arithmetic(), *shapes()]
     assert len({case["name"] for case in cases}) == len(cases)
     counts = [math.prod(case["output"]["shape"]) for case in cases]
     print(f"ops: {len(cases)} cases of at most {max(counts)} values, {write('engine/ops', cases)} bytes")

@@ -4,9 +4,9 @@ use burn_tensor::module::{
     adaptive_avg_pool2d, avg_pool2d, batch_norm, batch_norm_train, conv2d, layer_norm, linear, max_pool2d,
 };
 use burn_tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
-use burn_tensor::{Device, Tensor, activation};
+use burn_tensor::{Device, Int, Tensor, TensorData, activation};
 use engraft_engine::dropout_mask;
-use engraft_graph::{Activation, BatchNorm2d, Conv2d, Graph, GraphError, Node, Op, Pool, Shape};
+use engraft_graph::{Activation, BatchNorm2d, Conv2d, Graph, GraphError, Node, Op, Pool, Resize, Shape};
 use engraft_tensor::{Tensor as HostTensor, TensorData as HostData};
 
 use crate::attention::attention;
@@ -145,6 +145,7 @@ impl<C: Context> Step<'_, C> {
                 avg_pool2d(x.tensor(), avg_pool_options(window, *count_include_pad)).into()
             }
             Op::AdaptiveAvgPool2d { output, .. } => adaptive_avg_pool2d(x.tensor(), *output).into(),
+            Op::Resize(resize) => self.resize(resize, x.tensor()).into(),
             Op::Flatten { .. } | Op::Reshape { .. } => x.reshape(self.shape),
             Op::Mean { axes } => {
                 let mean = axes.iter().fold(x, |x, axis| apply(x, MeanKept(*axis)));
@@ -197,6 +198,29 @@ impl<C: Context> Step<'_, C> {
         }
         let (mean, variance) = (self.parameter("running_mean"), self.parameter("running_var"));
         batch_norm(x, gamma, beta, mean, variance, norm.eps)
+    }
+
+    /// One axis after the other.
+    fn resize(&self, resize: &Resize, x: Tensor<4>) -> Tensor<4> {
+        let device = x.device();
+        (0..2).fold(x, |x, axis| {
+            let (dim, size) = (2 + axis, self.shape[2 + axis]);
+            let places = resize.places(axis, x.dims()[dim], size);
+            let pick = |which: usize| {
+                let index: Vec<i64> = places.iter().map(|between| between.places[which] as i64).collect();
+                let index = TensorData::new(index, [size]);
+                x.clone().select(dim, Tensor::<1, Int>::from_data(index, &device))
+            };
+            let shares: Vec<f32> = places.iter().map(|between| between.share).collect();
+            let first = pick(0);
+            if shares.iter().all(|share| *share == 0.0) {
+                return first;
+            }
+            let mut shape = [1; 4];
+            shape[dim] = size;
+            let share: Tensor<4> = Value::new(&shape, shares, &device).tensor();
+            first.clone() + (pick(1) - first) * share
+        })
     }
 
     /// Multiplies by a mask, which is broadcast to the shape of the values.
@@ -282,6 +306,7 @@ impl AnyRank for Activation {
     fn run<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Activation::ReLU => activation::relu(x),
+            Activation::LeakyReLU { negative_slope } => activation::leaky_relu(x, negative_slope),
             Activation::ReLU6 => x.clamp(0.0, 6.0),
             Activation::SiLU => activation::silu(x),
             Activation::Hardswish => x.clone() * (x + 3.0).clamp(0.0, 6.0) / 6.0,

@@ -10,7 +10,7 @@ use engraft_kernels::{Activation, MapsShape, PoolGeometry};
 use crate::attention::WindowTable;
 use crate::general::General;
 use crate::pack::{
-    AffineLayer, AttendLayer, ConvLayer, DepthwiseKernel, DepthwiseLayer, NormLayer, ProductLayer,
+    AffineLayer, AttendLayer, ConvLayer, DepthwiseKernel, DepthwiseLayer, Finish, NormLayer, ProductLayer,
     WinogradLayer,
 };
 use crate::program::Combine;
@@ -71,25 +71,25 @@ pub(crate) enum Call {
         layer: Arc<ProductLayer>,
         x: Rows,
         scale: Option<Scale>,
-        residual: Option<Rows>,
+        finish: Finish<Rows>,
         to: Rows,
     },
     Winograd {
         layer: Arc<WinogradLayer>,
         x: Maps,
-        residual: Option<Rows>,
+        finish: Finish<Rows>,
         to: Maps,
     },
     Conv {
         layer: Arc<ConvLayer>,
         x: Maps,
-        residual: Option<Rows>,
+        finish: Finish<Rows>,
         to: Maps,
     },
     Depthwise {
         layer: Arc<DepthwiseLayer>,
         x: Maps,
-        residual: Option<Rows>,
+        finish: Finish<Rows>,
         to: Maps,
         means: Option<Rows>,
     },
@@ -201,19 +201,19 @@ impl Strided {
 impl Call {
     /// What it reads.
     pub(crate) fn reads(&self) -> Vec<Extent> {
-        let with = |x: Extent, residual: &Option<Rows>| {
-            [x].into_iter().chain(residual.map(|r| r.extent())).collect()
+        let with = |x: Extent, finish: &Finish<Rows>| {
+            [x].into_iter().chain(finish.residual.map(|r| r.extent())).collect()
         };
         match self {
             Call::Input { .. } => Vec::new(),
             Call::Copy { from, .. } => vec![from.extent()],
-            Call::Product { x, scale, residual, .. } => {
+            Call::Product { x, scale, finish, .. } => {
                 let scale = scale.map(|scale| scale.values.extent());
-                [x.extent()].into_iter().chain(scale).chain(residual.map(|r| r.extent())).collect()
+                [x.extent()].into_iter().chain(scale).chain(finish.residual.map(|r| r.extent())).collect()
             }
-            Call::Winograd { x, residual, .. }
-            | Call::Conv { x, residual, .. }
-            | Call::Depthwise { x, residual, .. } => with(x.extent(), residual),
+            Call::Winograd { x, finish, .. }
+            | Call::Conv { x, finish, .. }
+            | Call::Depthwise { x, finish, .. } => with(x.extent(), finish),
             Call::Affine { x, .. }
             | Call::Norm { x, .. }
             | Call::Softmax { x, .. }
@@ -308,37 +308,35 @@ impl Call {
             let stride = if stride == 1 { String::new() } else { format!(" /{stride}") };
             format!("{name} {height}x{width}{stride}")
         };
-        let end = |text: String, residual: &Option<Rows>, activation: Activation| {
-            let residual = if residual.is_some() { " + residual" } else { "" };
-            format!("{text}{residual}{}", after(activation))
+        let end = |text: String, finish: &Finish<Rows>| {
+            let residual = if finish.residual.is_some() { " + residual" } else { "" };
+            format!("{text}{residual}{}", after(finish.activation))
         };
         match self {
             Call::Input { .. } => "input".into(),
             Call::Copy { .. } => "copy".into(),
-            Call::Product { layer, scale, residual, .. } => {
+            Call::Product { layer, scale, finish, .. } => {
                 let before = match (&layer.before, scale) {
                     (Some(_), _) => "affine, ",
                     (None, Some(_)) => "scale, ",
                     (None, None) => "",
                 };
-                end(format!("{before}product"), residual, layer.activation)
+                end(format!("{before}product"), finish)
             }
-            Call::Winograd { layer, residual, .. } => {
-                end(conv("winograd", [3, 3], 1), residual, layer.activation)
-            }
-            Call::Conv { layer, residual, .. } => {
+            Call::Winograd { finish, .. } => end(conv("winograd", [3, 3], 1), finish),
+            Call::Conv { layer, finish, .. } => {
                 let name = if layer.geometry.groups > 1 { "grouped" } else { "direct" };
                 let name = conv(name, layer.geometry.kernel, layer.geometry.stride[0]);
-                end(name, residual, layer.activation)
+                end(name, finish)
             }
-            Call::Depthwise { layer, residual, means, .. } => {
+            Call::Depthwise { layer, finish, means, .. } => {
                 let expand = match &layer.weights {
                     DepthwiseKernel::Alone(_) => String::new(),
                     DepthwiseKernel::Expand(_, _, activation) => format!("product{}, ", after(*activation)),
                 };
                 let name = conv("depthwise", layer.geometry.kernel, layer.geometry.stride[0]);
                 let means = if means.is_some() { ", means" } else { "" };
-                end(format!("{expand}{name}"), residual, layer.activation) + means
+                end(format!("{expand}{name}"), finish) + means
             }
             Call::Affine { layer, .. } => format!("affine{}", after(layer.activation)),
             Call::Norm { .. } => "layer norm".into(),

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use engraft_kernels::{
-    self as kernels, AttentionShape, Epilogue, Function, Level, MapsMut, MapsShape, Matrix, Pool, Prologue,
-    Scores,
+    self as kernels, AttentionShape, Epilogue, Function, LayerNorm, Level, MapsMut, MapsShape, Matrix,
+    MatrixMut, Pool, Prologue, Scores,
 };
 
 use crate::call::{At, Call, Maps, Rows, Strided, Tokens, Windows};
 use crate::general::{Operand, Target, copy};
-use crate::pack::{AttendLayer, DepthwiseKernel, Similarity};
+use crate::pack::{AttendLayer, DepthwiseKernel, Finish, Similarity};
 use crate::program::Combine;
 use crate::view::{Place, View};
 
@@ -121,13 +121,9 @@ impl<'a> Running<'a> {
         Target { values, view: strided.of_images(self.images.len()) }
     }
 
-    fn epilogue(
-        &self,
-        bias: &'a [f32],
-        residual: &Option<Rows>,
-        activation: kernels::Activation,
-    ) -> Epilogue<'a> {
-        Epilogue { bias: Some(bias), residual: residual.as_ref().map(|rows| self.matrix(rows)), activation }
+    fn epilogue(&self, bias: &'a [f32], finish: &Finish<Rows>) -> Epilogue<'a> {
+        let residual = finish.residual.as_ref().map(|rows| self.matrix(rows));
+        Epilogue { bias: Some(bias), residual, activation: finish.activation }
     }
 
     fn call(&self, call: &'a Call, input: &[f32], output: &mut [f32], means: Option<&mut [f32]>) {
@@ -149,7 +145,7 @@ impl<'a> Running<'a> {
                 }
             }
             Call::Copy { from, to } => copy(pool, &self.strided(from), self.target(to, output)),
-            Call::Product { layer, x, scale, residual, to } => {
+            Call::Product { layer, x, scale, finish, to } => {
                 let prologue = match (&layer.before, scale) {
                     (Some((affine, activation)), _) => Prologue::Affine {
                         scale: &affine.scale,
@@ -161,29 +157,29 @@ impl<'a> Running<'a> {
                     }
                     (None, None) => Prologue::None,
                 };
-                let epilogue = self.epilogue(&layer.bias, residual, layer.activation);
+                let epilogue = self.epilogue(&layer.bias, finish);
                 let (rows, a) = (self.rows(x), self.matrix(x));
                 kernels::gemm(pool, rows, a, prologue, &layer.weights, epilogue, output, to.stride);
             }
-            Call::Winograd { layer, x, residual, to } => {
-                let epilogue = self.epilogue(&layer.bias, residual, layer.activation);
+            Call::Winograd { layer, x, finish, to } => {
+                let epilogue = self.epilogue(&layer.bias, finish);
                 let output = self.maps_mut(to, output);
                 kernels::winograd(pool, self.maps(x), &layer.weights, layer.padding, epilogue, output);
             }
-            Call::Conv { layer, x, residual, to } => {
-                let epilogue = self.epilogue(&layer.bias, residual, layer.activation);
+            Call::Conv { layer, x, finish, to } => {
+                let epilogue = self.epilogue(&layer.bias, finish);
                 kernels::conv(pool, self.maps(x), &layer.weights, epilogue, self.maps_mut(to, output));
             }
-            Call::Depthwise { layer, x, residual, to, .. } => {
-                let epilogue = self.epilogue(&layer.bias, residual, layer.activation);
+            Call::Depthwise { layer, x, finish, to, .. } => {
+                let epilogue = self.epilogue(&layer.bias, finish);
                 let (input, output) = (self.maps(x), self.maps_mut(to, output));
-                let kernels::ConvGeometry { stride, padding, dilation, .. } = layer.geometry;
                 match &layer.weights {
-                    DepthwiseKernel::Alone(weights) => kernels::depthwise(
-                        pool, input, weights, stride, padding, dilation, epilogue, means, output,
-                    ),
+                    DepthwiseKernel::Alone(weights) => {
+                        kernels::depthwise(pool, input, weights, epilogue, means, output);
+                    }
                     DepthwiseKernel::Expand(weights, bias, activation) => {
                         let between = Epilogue { bias: Some(bias), residual: None, activation: *activation };
+                        let kernels::ConvGeometry { stride, padding, .. } = layer.geometry;
                         kernels::expand_depthwise(
                             pool, input, weights, between, stride, padding, epilogue, means, output,
                         );
@@ -195,22 +191,14 @@ impl<'a> Running<'a> {
                 self.elementwise(x, function, layer.activation, to, output);
             }
             Call::Norm { layer, x, to } => {
-                let size = [self.rows(x), x.columns];
-                let (gamma, beta) = (&layer.affine.scale, &layer.affine.shift);
-                kernels::layer_norm(
-                    level,
-                    pool,
-                    size,
-                    self.matrix(x),
-                    gamma,
-                    beta,
-                    layer.eps,
-                    output,
-                    to.stride,
-                );
+                let (size, output) = ([self.rows(x), x.columns], matrix_mut(to, output));
+                let norm =
+                    LayerNorm { gamma: &layer.affine.scale, beta: &layer.affine.shift, eps: layer.eps };
+                kernels::layer_norm(level, pool, size, self.matrix(x), norm, output);
             }
             Call::Softmax { x, to } => {
-                kernels::softmax(level, pool, [self.rows(x), x.columns], self.matrix(x), output, to.stride);
+                let size = [self.rows(x), x.columns];
+                kernels::softmax(level, pool, size, self.matrix(x), matrix_mut(to, output));
             }
             Call::Attend { layer, tokens, x, to } => self.attend(layer, tokens, x, to, output),
             Call::Pool { windows, x, to } => {
@@ -251,7 +239,8 @@ impl<'a> Running<'a> {
     ) {
         let Execution { level, pool, .. } = *self.execution;
         let size = [self.rows(x), x.columns];
-        kernels::elementwise(level, pool, size, self.matrix(x), function, activation, output, to.stride);
+        let output = matrix_mut(to, output);
+        kernels::elementwise(level, pool, size, self.matrix(x), function, activation, output);
     }
 
     fn attend(&self, layer: &'a AttendLayer, tokens: &Tokens, x: &Rows, to: &Rows, output: &mut [f32]) {
@@ -274,4 +263,8 @@ impl<'a> Running<'a> {
         let scores = Scores { similarity, bias: layer.position.as_deref(), mask };
         kernels::attention(level, pool, shape, self.matrix(x), scores, windows, output, to.stride);
     }
+}
+
+fn matrix_mut<'a>(to: &Rows, values: &'a mut [f32]) -> MatrixMut<'a> {
+    MatrixMut { values, stride: to.stride }
 }

@@ -1,6 +1,6 @@
 //! Operations that have no kernel of their own: they read their inputs by strides, whatever these are.
 
-use engraft_graph::Op;
+use engraft_graph::{Op, Resize, ResizeMode};
 use engraft_kernels::{Epilogue, Level, Matrix, PackedMatrix, Pool, Prologue, gemm, strided_copy};
 
 use crate::call::Strided;
@@ -25,6 +25,7 @@ pub(crate) enum General {
         shifts: Vec<isize>,
         axes: Vec<usize>,
     },
+    Resize(Resize),
 }
 
 /// A tensor in a slice that begins with its first value.
@@ -48,6 +49,7 @@ impl General {
             Op::Mean { axes } => Some(General::Mean { axes: axes.clone() }),
             Op::PadToMultiple { .. } => Some(General::Pad),
             Op::Roll { shifts, axes } => Some(General::Roll { shifts: shifts.clone(), axes: axes.clone() }),
+            Op::Resize(resize) => Some(General::Resize(resize.clone())),
             _ => None,
         }
     }
@@ -70,6 +72,7 @@ impl General {
             General::Mean { .. } => "mean",
             General::Pad => "padding",
             General::Roll { .. } => "roll",
+            General::Resize(_) => "resize",
         }
     }
 
@@ -81,7 +84,7 @@ impl General {
         }
     }
 
-    /// Computes it. There are as many inputs as the operation has in the graph.
+    /// Computes it. There are as many inputs as the operation has [`operands`](Op::operands) in the graph.
     pub(crate) fn compute(&self, level: Level, pool: &Pool, inputs: &[Operand<'_>], to: Target<'_>) {
         match (self, inputs) {
             (General::Add, [a, b]) => combine([a, b], to, |a, b| a + b),
@@ -91,6 +94,7 @@ impl General {
             (General::Mean { axes }, [x]) => mean(x, axes, to),
             (General::Pad, [x]) => pad(pool, x, to),
             (General::Roll { shifts, axes }, [x]) => roll(x, shifts, axes, to),
+            (General::Resize(how), [x]) => resize(x, how, to),
             _ => debug_assert!(false, "{} of {} values", self.name(), inputs.len()),
         }
     }
@@ -224,4 +228,41 @@ fn roll(x: &Operand<'_>, shifts: &[isize], axes: &[usize], to: Target<'_>) {
             index[axis] = 0;
         }
     });
+}
+
+/// Pixel by pixel, whose channels lie side by side in all but odd cases.
+fn resize(x: &Operand<'_>, how: &Resize, to: Target<'_>) {
+    let (View { shape, strides, .. }, from) = (&to.view, &x.view);
+    let [rows, columns] = [0, 1].map(|axis| how.places(axis, from.shape[2 + axis], shape[2 + axis]));
+    let channels = shape[1];
+    let side_by_side = [strides[1], from.strides[1]] == [1, 1];
+    for image in 0..shape[0] {
+        for (y, row) in rows.iter().enumerate() {
+            for (x_, column) in columns.iter().enumerate() {
+                let blend = |[a, b, c, d]: [f32; 4]| match how.mode {
+                    ResizeMode::Nearest => a,
+                    ResizeMode::Bilinear { .. } => {
+                        let [above, below] = [[a, b], [c, d]].map(|[a, b]| a + (b - a) * column.share);
+                        above + (below - above) * row.share
+                    }
+                };
+                let corners = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(i, j)| {
+                    let place = row.places[i] * from.strides[2] + column.places[j] * from.strides[3];
+                    &x.values[image * from.strides[0] + place..]
+                });
+                let output = &mut to.values[image * strides[0] + y * strides[2] + x_ * strides[3]..];
+                if side_by_side {
+                    let [a, b, c, d] = corners.map(|corner| &corner[..channels]);
+                    for (channel, value) in output[..channels].iter_mut().enumerate() {
+                        *value = blend([a[channel], b[channel], c[channel], d[channel]]);
+                    }
+                } else {
+                    for channel in 0..channels {
+                        output[channel * strides[1]] =
+                            blend(corners.map(|corner| corner[channel * from.strides[1]]));
+                    }
+                }
+            }
+        }
+    }
 }

@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use engraft_engine::EngineError;
 use engraft_graph::{Graph, Shape};
-use engraft_kernels::PoolGeometry;
+use engraft_kernels::{Activation, PoolGeometry};
 
 use crate::attention::window_table;
 use crate::call::{Call, Maps, Rows, Scale, Strided, Tokens, Windows};
 use crate::general::General;
-use crate::pack::{Kernel, Packed, Reads};
-use crate::program::{Axis, Plain, Pooling, See, Value};
+use crate::pack::{Finish, Kernel, Packed, Reads};
+use crate::program::{Axis, Combine, Plain, Pooling, Residual, See, Value};
 use crate::view::{Place, View};
 
 /// The calls of a plan, and the buffers that they write.
@@ -131,16 +131,42 @@ impl Lowering<'_> {
         if alike { Ok(()) } else { Err(self.other_shapes()) }
     }
 
-    /// What is added to a result whose axes lie in an order.
-    fn residual(
-        &mut self,
-        residual: Option<Value>,
-        output: Value,
-        order: &[usize],
-    ) -> Result<Option<Rows>, EngineError> {
-        let Some(residual) = residual else { return Ok(None) };
-        self.require(self.shapes[residual] == self.shapes[output])?;
-        self.rows(residual, order).map(Some)
+    /// What is done to sums whose axes lie in an order.
+    fn finish(&mut self, finish: Finish<Residual>, order: &[usize]) -> Result<Finish<Rows>, EngineError> {
+        let Finish { residual, activation } = finish;
+        let residual = residual.map(|residual| self.rows(residual.value, order)).transpose()?;
+        Ok(Finish { residual, activation })
+    }
+
+    /// Appends the calls of an operation whose residual has another shape in these images than what it is added to: it is added when
+    /// that is computed, and what follows it follows.
+    fn apart(&mut self, operation: &Packed, residual: Residual) -> Result<View, EngineError> {
+        let Packed { node, output, .. } = *operation;
+        let mut bare = Packed { node, output: residual.to, kernel: operation.kernel.clone() };
+        let mut activation = Activation::Identity;
+        if let Some(finish) = bare.kernel.finish_mut() {
+            activation = std::mem::take(&mut finish.activation);
+            finish.residual = None;
+        }
+        let means = match &mut bare.kernel {
+            Kernel::Depthwise { means, .. } => means.take(),
+            _ => None,
+        };
+        let sums = self.operation(&bare)?;
+        self.values.insert(residual.to, sums);
+        let add = Plain::Combine { inputs: [residual.to, residual.value], by: Combine::Add };
+        let mut view = self.plain(node, output, &add)?;
+        if activation != Activation::Identity {
+            self.values.insert(output, view);
+            let after = Plain::Activation { input: output, function: activation };
+            view = self.plain(node, output, &after)?;
+        }
+        if let Some(means) = means {
+            self.values.insert(output, view.clone());
+            let means_view = self.pool(means, output, &Pooling::Adaptive)?;
+            self.values.insert(means, means_view);
+        }
+        Ok(view)
     }
 
     /// Where a value is written whose axes lie in this order unless a concatenation has a place for it. The second view is that place, if
@@ -166,7 +192,7 @@ impl Lowering<'_> {
     }
 
     /// Appends the call that computes a value, and a copy if it must be elsewhere; returns where it is.
-    fn finish(
+    fn computed(
         &mut self,
         value: Value,
         (place, elsewhere): (View, Option<View>),
@@ -187,9 +213,15 @@ impl Lowering<'_> {
     /// Appends the calls of an operation; returns where its output is.
     fn operation(&mut self, operation: &Packed) -> Result<View, EngineError> {
         let value = operation.output;
+        if let Some(residual) = operation.kernel.residual() {
+            let [sum, a, b] = [value, residual.to, residual.value].map(|value| &self.shapes[value]);
+            if sum != a || sum != b {
+                return self.apart(operation, residual);
+            }
+        }
         let axes = self.shapes[value].len();
         match &operation.kernel {
-            Kernel::Product { layer, reads, input, residual } => {
+            Kernel::Product { layer, reads, input, finish } => {
                 let order = match reads {
                     Reads::Pixels | Reads::Scaled(_) => CHANNELS_LAST.to_vec(),
                     Reads::Rows | Reads::Images { .. } => natural(axes),
@@ -199,35 +231,35 @@ impl Lowering<'_> {
                     Reads::Rows | Reads::Pixels => (self.rows(*input, &order)?, None),
                     Reads::Scaled(gate) => self.scaled(*input, *gate)?,
                 };
-                let residual = self.residual(*residual, value, &order)?;
+                let finish = self.finish(*finish, &order)?;
                 let mut read = vec![x.at.place];
                 read.extend(scale.map(|scale| scale.values.at.place));
-                read.extend(residual.map(|residual| residual.at.place));
+                read.extend(finish.residual.map(|residual| residual.at.place));
                 let place = self.place(value, &order, true, &read);
                 let to = self.as_rows(&place.0.permuted(&order));
                 let layer = Arc::clone(layer);
-                let call = to.map(|to| Call::Product { layer, x, scale, residual, to });
-                self.finish(value, place, call)
+                let call = to.map(|to| Call::Product { layer, x, scale, finish, to });
+                self.computed(value, place, call)
             }
-            Kernel::Winograd { layer, input, residual } => {
-                let (x, residual, place, to) = self.convolution(value, *input, *residual)?;
+            Kernel::Winograd { layer, input, finish } => {
+                let (x, finish, place, to) = self.convolution(value, *input, *finish)?;
                 let layer = Arc::clone(layer);
-                self.finish(value, place, to.map(|to| Call::Winograd { layer, x, residual, to }))
+                self.computed(value, place, to.map(|to| Call::Winograd { layer, x, finish, to }))
             }
-            Kernel::Conv { layer, input, residual } => {
-                let (x, residual, place, to) = self.convolution(value, *input, *residual)?;
+            Kernel::Conv { layer, input, finish } => {
+                let (x, finish, place, to) = self.convolution(value, *input, *finish)?;
                 let layer = Arc::clone(layer);
-                self.finish(value, place, to.map(|to| Call::Conv { layer, x, residual, to }))
+                self.computed(value, place, to.map(|to| Call::Conv { layer, x, finish, to }))
             }
-            Kernel::Depthwise { layer, input, residual, means } => {
-                let (x, residual, place, to) = self.convolution(value, *input, *residual)?;
+            Kernel::Depthwise { layer, input, finish, means } => {
+                let (x, finish, place, to) = self.convolution(value, *input, *finish)?;
                 let means = match means {
                     Some(means) => Some(self.means(*means, value)?),
                     None => None,
                 };
                 let layer = Arc::clone(layer);
-                let call = to.map(|to| Call::Depthwise { layer, x, residual, to, means });
-                self.finish(value, place, call)
+                let call = to.map(|to| Call::Depthwise { layer, x, finish, to, means });
+                self.computed(value, place, call)
             }
             Kernel::Affine { layer, axis, input } => {
                 let channels = self.shapes[value].get(*axis).copied();
@@ -241,7 +273,7 @@ impl Lowering<'_> {
                 let place = self.place(value, &order, false, &[x.at.place]);
                 let to = self.as_rows(&place.0.permuted(&order));
                 let layer = Arc::clone(layer);
-                self.finish(value, place, to.map(|to| Call::Affine { layer, x, to }))
+                self.computed(value, place, to.map(|to| Call::Affine { layer, x, to }))
             }
             Kernel::Norm { layer, over, input } => {
                 let order = match over {
@@ -252,7 +284,7 @@ impl Lowering<'_> {
                 let place = self.place(value, &order, false, &[x.at.place]);
                 let to = self.as_rows(&place.0.permuted(&order));
                 let layer = Arc::clone(layer);
-                self.finish(value, place, to.map(|to| Call::Norm { layer, x, to }))
+                self.computed(value, place, to.map(|to| Call::Norm { layer, x, to }))
             }
             Kernel::Attend { layer, windows, qkv } => {
                 let order = natural(axes);
@@ -269,7 +301,7 @@ impl Lowering<'_> {
                 let place = self.place(value, &order, false, &[x.at.place]);
                 let to = self.as_rows(&place.0);
                 let layer = Arc::clone(layer);
-                self.finish(value, place, to.map(|to| Call::Attend { layer, tokens, x, to }))
+                self.computed(value, place, to.map(|to| Call::Attend { layer, tokens, x, to }))
             }
             Kernel::Plain(plain) => self.plain(operation.node, value, plain),
         }
@@ -302,7 +334,7 @@ impl Lowering<'_> {
                 let place = self.place(value, &order, false, &[x.at.place]);
                 let to = self.as_rows(&place.0.permuted(&order));
                 let function = *function;
-                self.finish(value, place, to.map(|to| Call::Activation { function, x, to }))
+                self.computed(value, place, to.map(|to| Call::Activation { function, x, to }))
             }
             Plain::Combine { inputs, by } => {
                 let (views, place) = self.any_way(value, inputs);
@@ -315,7 +347,7 @@ impl Lowering<'_> {
                     (Some(x), Some(other), Some(to)) => Call::Combine { by: *by, x, other, to },
                     _ => self.general(General::of_combine(*by), &views, &place.0),
                 };
-                self.finish(value, place, Some(call))
+                self.computed(value, place, Some(call))
             }
             Plain::Concat { inputs, axis } => Ok(self.concat(value, inputs, *axis)),
             Plain::General { inputs, what: General::Pad } if shape == self.shapes[inputs[0]] => {
@@ -326,12 +358,12 @@ impl Lowering<'_> {
                 let x = self.rows(inputs[0], &order)?;
                 let place = self.place(value, &order, false, &[x.at.place]);
                 let to = self.as_rows(&place.0);
-                self.finish(value, place, to.map(|to| Call::Softmax { x, to }))
+                self.computed(value, place, to.map(|to| Call::Softmax { x, to }))
             }
             Plain::General { inputs, what } => {
                 let (views, place) = self.any_way(value, inputs);
                 let call = self.general(what.clone(), &views, &place.0);
-                self.finish(value, place, Some(call))
+                self.computed(value, place, Some(call))
             }
         }
     }
@@ -342,15 +374,15 @@ impl Lowering<'_> {
         &mut self,
         value: Value,
         input: Value,
-        residual: Option<Value>,
-    ) -> Result<(Maps, Option<Rows>, (View, Option<View>), Option<Maps>), EngineError> {
+        finish: Finish<Residual>,
+    ) -> Result<(Maps, Finish<Rows>, (View, Option<View>), Option<Maps>), EngineError> {
         let x = self.maps(input)?;
-        let residual = self.residual(residual, value, &CHANNELS_LAST)?;
+        let finish = self.finish(finish, &CHANNELS_LAST)?;
         let mut read = vec![x.at.place];
-        read.extend(residual.map(|residual| residual.at.place));
+        read.extend(finish.residual.map(|residual| residual.at.place));
         let place = self.place(value, &CHANNELS_LAST, true, &read);
         let to = self.as_maps(&place.0);
-        Ok((x, residual, place, to))
+        Ok((x, finish, place, to))
     }
 
     /// The pixels of an image, and the value of each channel of each image by which they are scaled. Where the gate has another shape than
@@ -405,7 +437,7 @@ impl Lowering<'_> {
         }
         let place = self.place(value, &CHANNELS_LAST, false, &[x.at.place]);
         let to = self.as_maps(&place.0);
-        self.finish(value, place, to.map(|to| Call::Pool { windows, x, to }))
+        self.computed(value, place, to.map(|to| Call::Pool { windows, x, to }))
     }
 
     fn concat(&mut self, value: Value, inputs: &[Value], axis: usize) -> View {
@@ -431,11 +463,13 @@ impl Lowering<'_> {
         whole
     }
 
-    /// What an operation reads by its strides, whatever these are, and where it writes.
+    /// What an operation reads by its strides, whatever these are, and where it writes: values of the same shape, and images, lie as
+    /// those that it reads.
     fn any_way(&mut self, value: Value, inputs: &[Value]) -> (Vec<View>, (View, Option<View>)) {
         let shape = &self.shapes[value];
         let views: Vec<View> = inputs.iter().map(|input| self.values[input].clone()).collect();
-        let keeps_order = views.first().filter(|input| input.shape == *shape);
+        let is_image = |input: &View| shape.len() == 4 && input.pixel_stride().is_some();
+        let keeps_order = views.first().filter(|input| input.shape == *shape || is_image(input));
         let order = keeps_order.map_or_else(|| natural(shape.len()), View::order);
         let read: Vec<Place> = views.iter().map(|view| view.place).collect();
         let place = self.place(value, &order, false, &read);

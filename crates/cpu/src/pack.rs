@@ -12,8 +12,8 @@ use engraft_kernels::{
 
 use crate::attention::position_bias;
 use crate::program::{
-    Axis, Before, Constants, Conv, Depthwise, Expand, Kind, Operation, Plain, Product, Program, Value,
-    Weights,
+    Axis, Before, Constants, Conv, Depthwise, End, Expand, Kind, Operation, Plain, Product, Program,
+    Residual, Value, Weights,
 };
 
 /// An operation with its weights.
@@ -25,15 +25,23 @@ pub(crate) struct Packed {
 }
 
 /// What an operation is computed by; values are those of [`Kind`].
+#[derive(Clone)]
 pub(crate) enum Kernel {
-    Product { layer: Arc<ProductLayer>, reads: Reads, input: Value, residual: Option<Value> },
-    Winograd { layer: Arc<WinogradLayer>, input: Value, residual: Option<Value> },
-    Conv { layer: Arc<ConvLayer>, input: Value, residual: Option<Value> },
-    Depthwise { layer: Arc<DepthwiseLayer>, input: Value, residual: Option<Value>, means: Option<Value> },
+    Product { layer: Arc<ProductLayer>, reads: Reads, input: Value, finish: Finish<Residual> },
+    Winograd { layer: Arc<WinogradLayer>, input: Value, finish: Finish<Residual> },
+    Conv { layer: Arc<ConvLayer>, input: Value, finish: Finish<Residual> },
+    Depthwise { layer: Arc<DepthwiseLayer>, input: Value, finish: Finish<Residual>, means: Option<Value> },
     Affine { layer: Arc<AffineLayer>, axis: usize, input: Value },
     Norm { layer: Arc<NormLayer>, over: Axis, input: Value },
     Attend { layer: Arc<AttendLayer>, windows: Option<Windows>, qkv: Value },
     Plain(Plain),
+}
+
+/// What is done to sums before they leave the registers: `activation(x + residual)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Finish<R> {
+    pub(crate) residual: Option<R>,
+    pub(crate) activation: Activation,
 }
 
 /// What the rows of a product are.
@@ -49,33 +57,29 @@ pub(crate) enum Reads {
     Images { channels: usize },
 }
 
-/// `activation(before(x) weights + bias + residual)`
+/// `before(x) weights + bias`
 pub(crate) struct ProductLayer {
     pub(crate) before: Option<(Affine, Activation)>,
     pub(crate) weights: PackedMatrix,
     pub(crate) bias: Vec<f32>,
-    pub(crate) activation: Activation,
 }
 
 pub(crate) struct WinogradLayer {
     pub(crate) weights: WinogradWeights,
     pub(crate) bias: Vec<f32>,
     pub(crate) padding: [usize; 2],
-    pub(crate) activation: Activation,
 }
 
 pub(crate) struct ConvLayer {
     pub(crate) weights: ConvWeights,
     pub(crate) bias: Vec<f32>,
     pub(crate) geometry: ConvGeometry,
-    pub(crate) activation: Activation,
 }
 
 pub(crate) struct DepthwiseLayer {
     pub(crate) weights: DepthwiseKernel,
     pub(crate) bias: Vec<f32>,
     pub(crate) geometry: ConvGeometry,
-    pub(crate) activation: Activation,
 }
 
 pub(crate) enum DepthwiseKernel {
@@ -119,7 +123,36 @@ pub(crate) enum Similarity {
     Cosine(Vec<f32>),
 }
 
+impl Finish<Residual> {
+    /// What follows, once constants are in the weights.
+    fn of(end: &End) -> Self {
+        Finish { residual: end.residual, activation: end.activation }
+    }
+}
+
 impl Kernel {
+    /// What is done to its sums, if it is a product or a convolution.
+    pub(crate) fn finish_mut(&mut self) -> Option<&mut Finish<Residual>> {
+        match self {
+            Kernel::Product { finish, .. }
+            | Kernel::Winograd { finish, .. }
+            | Kernel::Conv { finish, .. }
+            | Kernel::Depthwise { finish, .. } => Some(finish),
+            Kernel::Affine { .. } | Kernel::Norm { .. } | Kernel::Attend { .. } | Kernel::Plain(_) => None,
+        }
+    }
+
+    /// What is added to its sums.
+    pub(crate) fn residual(&self) -> Option<Residual> {
+        match self {
+            Kernel::Product { finish, .. }
+            | Kernel::Winograd { finish, .. }
+            | Kernel::Conv { finish, .. }
+            | Kernel::Depthwise { finish, .. } => finish.residual,
+            Kernel::Affine { .. } | Kernel::Norm { .. } | Kernel::Attend { .. } | Kernel::Plain(_) => None,
+        }
+    }
+
     /// Bytes of the weights.
     pub(crate) fn weight_bytes(&self) -> usize {
         let values = |values: &[f32]| size_of_val(values);
@@ -285,9 +318,9 @@ impl Packing<'_> {
             }
             Reads::Rows | Reads::Pixels | Reads::Scaled(_) => self.matrix(inputs, outputs, &weight),
         };
-        let layer = ProductLayer { before, weights, bias, activation: product.end.activation };
-        let (input, residual) = (product.input, product.end.residual);
-        Ok(Kernel::Product { layer: Arc::new(layer), reads, input, residual })
+        let layer = ProductLayer { before, weights, bias };
+        let (input, finish) = (product.input, Finish::of(&product.end));
+        Ok(Kernel::Product { layer: Arc::new(layer), reads, input, finish })
     }
 
     /// Chooses the kernel of a convolution.
@@ -296,21 +329,27 @@ impl Packing<'_> {
         let [mut weight, mut bias] = self.conv_weights(node, conv)?;
         self.fold_before(*folded, &mut weight, &mut bias, conv.kernel[0] * conv.kernel[1])?;
         self.fold_after(&end.constants, &mut weight, &mut bias)?;
-        let (inputs, outputs, activation) = (conv.in_channels, conv.out_channels, end.activation);
-        let (input, residual) = (*input, end.residual);
+        let (inputs, outputs) = (conv.in_channels, conv.out_channels);
+        let (input, finish) = (*input, Finish::of(end));
         let plain =
             conv.kernel == [3, 3] && conv.stride == [1, 1] && conv.dilation == [1, 1] && conv.groups == 1;
         // In the images that the network was designed for.
         let pixels = self.program.probes[0][output][2..].iter().product();
         if let Some(tile) = winograd_tile(inputs, outputs, pixels).filter(|_| plain) {
             let weights = WinogradWeights::new(self.level, tile, &weight, outputs, inputs);
-            let layer = WinogradLayer { weights, bias, padding: conv.padding, activation };
-            return Ok(Kernel::Winograd { layer: Arc::new(layer), input, residual });
+            let layer = WinogradLayer { weights, bias, padding: conv.padding };
+            return Ok(Kernel::Winograd { layer: Arc::new(layer), input, finish });
         }
         let geometry = geometry(conv);
+        if conv.groups > 1 && conv.groups == inputs && outputs <= MOST_OUTPUTS * inputs {
+            let weights = DepthwiseWeights::new(self.level, &weight, outputs, geometry);
+            let weights = DepthwiseKernel::Alone(weights);
+            let layer = DepthwiseLayer { weights, bias, geometry };
+            return Ok(Kernel::Depthwise { layer: Arc::new(layer), input, finish, means: None });
+        }
         let weights = ConvWeights::new(self.level, &weight, outputs, inputs, geometry);
-        let layer = ConvLayer { weights, bias, geometry, activation };
-        Ok(Kernel::Conv { layer: Arc::new(layer), input, residual })
+        let layer = ConvLayer { weights, bias, geometry };
+        Ok(Kernel::Conv { layer: Arc::new(layer), input, finish })
     }
 
     fn depthwise(&mut self, node: usize, operation: &Depthwise) -> Result<Kernel, EngineError> {
@@ -332,13 +371,13 @@ impl Packing<'_> {
             None => DepthwiseKernel::Alone(DepthwiseWeights::new(
                 self.level,
                 &weight,
-                conv.in_channels,
-                conv.kernel,
+                conv.out_channels,
+                geometry(conv),
             )),
         };
-        let layer = DepthwiseLayer { weights, bias, geometry: geometry(conv), activation: end.activation };
-        let (input, residual, means) = (*input, end.residual, *means);
-        Ok(Kernel::Depthwise { layer: Arc::new(layer), input, residual, means })
+        let layer = DepthwiseLayer { weights, bias, geometry: geometry(conv) };
+        let (input, finish, means) = (*input, Finish::of(end), *means);
+        Ok(Kernel::Depthwise { layer: Arc::new(layer), input, finish, means })
     }
 
     fn attend(&mut self, node: usize, attention: &Attention) -> Result<AttendLayer, EngineError> {
@@ -458,6 +497,9 @@ fn geometry(conv: &Conv2d) -> ConvGeometry {
         groups: conv.groups,
     }
 }
+
+/// Outputs of an input's channel up to which a convolution of single channels is depthwise; more fill vectors of their own.
+const MOST_OUTPUTS: usize = 8;
 
 /// Bytes of transformed weights up to which they may be four times the layer's own.
 const LARGE_WEIGHTS: usize = 16 << 20;

@@ -151,8 +151,16 @@ pub(crate) struct Constants(pub(crate) usize);
 pub(crate) struct End {
     /// They go into the weights.
     pub(crate) constants: Vec<Constants>,
-    pub(crate) residual: Option<Value>,
+    pub(crate) residual: Option<Residual>,
     pub(crate) activation: Activation,
+}
+
+/// What is added to the sums of a product or a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Residual {
+    pub(crate) value: Value,
+    /// What it is added to: of the same shape, in the network's own images.
+    pub(crate) to: Value,
 }
 
 /// See [`Kind::Product`].
@@ -223,6 +231,12 @@ pub(crate) struct Expand {
     pub(crate) activation: Activation,
 }
 
+impl End {
+    fn added(&self) -> Option<Value> {
+        self.residual.map(|residual| residual.value)
+    }
+}
+
 impl Operation {
     /// The values that it reads.
     pub(crate) fn inputs(&self) -> Vec<Value> {
@@ -232,10 +246,10 @@ impl Operation {
                     Before::Scale(gate) => Some(*gate),
                     Before::Nothing | Before::Affine(..) | Before::Flatten => None,
                 };
-                [*input].into_iter().chain(gate).chain(end.residual).collect()
+                [*input].into_iter().chain(gate).chain(end.added()).collect()
             }
             Kind::Conv(Conv { input, end, .. }) | Kind::Depthwise(Depthwise { input, end, .. }) => {
-                [*input].into_iter().chain(end.residual).collect()
+                [*input].into_iter().chain(end.added()).collect()
             }
             Kind::Affine { input, .. } | Kind::Norm { input, .. } => vec![*input],
             Kind::Attend { qkv, .. } => vec![*qkv],

@@ -84,7 +84,8 @@ struct Translation<'a> {
 impl Translation<'_> {
     /// Appends a node's operations; returns where its output is.
     fn node(&mut self, index: usize, node: &Node) -> Result<Value, EngineError> {
-        let inputs: Vec<Value> = node.inputs.iter().map(|input| self.source[input.0]).collect();
+        let operands = node.inputs.iter().take(node.op.operands());
+        let inputs: Vec<Value> = operands.map(|input| self.source[input.0]).collect();
         let of_one = || inputs.first().copied().unwrap_or_default();
         let kind = match &node.op {
             Op::Identity | Op::Dropout { .. } | Op::StochasticDepth { .. } => return Ok(of_one()),
@@ -181,6 +182,7 @@ fn activation(function: engraft_graph::Activation) -> Activation {
     use engraft_graph::Activation as Graph;
     match function {
         Graph::ReLU => Activation::ReLU,
+        Graph::LeakyReLU { negative_slope } => Activation::LeakyReLU(negative_slope as f32),
         Graph::ReLU6 => Activation::ReLU6,
         Graph::SiLU => Activation::SiLU,
         Graph::Hardswish => Activation::Hardswish,

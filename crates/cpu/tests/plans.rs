@@ -6,7 +6,7 @@ use engraft_engine::Engine;
 use engraft_engine::suite::fixture::relative_difference;
 use engraft_engine::suite::formula;
 use engraft_graph::Activation::GELU;
-use engraft_graph::{BatchNorm2d, Builder, Conv2d, Graph, Linear, Op};
+use engraft_graph::{BatchNorm2d, Builder, Conv2d, Graph, Linear, Op, Pool};
 
 fn engine(threads: usize) -> CpuEngine {
     CpuEngine::new(threads)
@@ -203,6 +203,23 @@ fn images_of_other_shapes() {
     let y = b.layer("conv", Conv2d::new(2, 2, 1), x);
     let x = b.function(Op::Add, &[y, mean]);
     forward(&b.finish(x), &[2, 2, 3]);
+    // Of an image of three rows, one pool leaves a row and the other two: the sum is larger than what was convolved, or the residual.
+    for (kernel, groups) in [(1, 1), (3, 1), (3, 2)] {
+        for ceil_first in [false, true] {
+            let (mut b, x) = Builder::with_input("Net", &[2, 4, 4]);
+            let pooled = |b: &mut Builder, ceil| {
+                let window = if ceil { Pool::new(2, 2).ceil_mode() } else { Pool::new(2, 2) };
+                b.function(Op::MaxPool2d(window), &[x])
+            };
+            let (first, second) = (pooled(&mut b, ceil_first), pooled(&mut b, !ceil_first));
+            let y = b.layer("conv", Conv2d::new(2, 2, kernel).padding(kernel / 2).groups(groups), first);
+            let y = b.function(Op::Add, &[second, y]);
+            let y = b.layer("gelu", GELU, y);
+            let mean = b.layer("pool", Op::global_average_pool(), y);
+            let y = b.function(Op::Mul, &[y, mean]);
+            forward(&b.finish(y), &[2, 3, 3]);
+        }
+    }
     // The weights of a linear layer are packed for images of so many channels.
     let (mut b, x) = Builder::with_input("Net", &[6, 2, 4]);
     let x = b.layer("flatten", Op::Flatten { start: 1 }, x);

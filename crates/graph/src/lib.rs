@@ -30,6 +30,7 @@
 //! # Ok::<(), engraft_graph::GraphError>(())
 //! ```
 
+mod activation;
 mod attention;
 mod builder;
 mod count;
@@ -38,11 +39,13 @@ mod freeze;
 mod graft;
 mod graph;
 mod head;
+mod layers;
 mod op;
 mod print;
 mod shape;
 mod state;
 
+pub use activation::Activation;
 pub use attention::{Attention, PositionBias, ProjectionNames, Scores, Windows};
 pub use builder::Builder;
 pub use count::{Cost, ModuleCost};
@@ -50,6 +53,7 @@ pub use error::GraphError;
 pub use graft::{Graft, GraftReport, HeadSpec};
 pub use graph::{Graph, Module, Node, NodeId, is_within};
 pub use head::Head;
-pub use op::{Activation, BatchNorm2d, Conv2d, Dim, Linear, Op, Pool};
+pub use layers::{BatchNorm2d, Conv2d, Linear, Pool};
+pub use op::*;
 pub use shape::Shape;
 pub use state::{TensorKind, TensorSpec};

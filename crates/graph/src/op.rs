@@ -8,7 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attention, TensorKind, TensorSpec};
+use crate::print::{Bool, Float, Pair};
+use crate::{Activation, Attention, BatchNorm2d, Conv2d, Linear, Pool, TensorKind, TensorSpec};
 
 /// One operation on tensors. Image-like tensors are `[batch, channels, height, width]`.
 ///
@@ -97,6 +98,8 @@ pub enum Op {
         #[serde(default)]
         square: bool,
     },
+    /// Another height and width, by interpolation.
+    Resize(Resize),
     /// Merges all axes from `start` on into one.
     Flatten {
         /// First merged axis.
@@ -175,171 +178,96 @@ pub enum Dim {
     Infer,
 }
 
-/// Element-wise nonlinearities, named as in `torch.nn`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Activation {
-    /// `max(x, 0)`
-    ReLU,
-    /// `min(max(x, 0), 6)`
-    ReLU6,
-    /// `x sigmoid(x)`
-    SiLU,
-    /// `x relu6(x + 3) / 6`
-    Hardswish,
-    /// `relu6(x + 3) / 6`
-    Hardsigmoid,
-    /// `1 / (1 + exp(-x))`
-    Sigmoid,
-    /// `x Phi(x)` with the exact normal distribution function
-    GELU,
-    /// Hyperbolic tangent
-    Tanh,
-}
-
-/// Attributes of a 2-d convolution; pairs are `[height, width]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conv2d {
-    /// Input channels.
-    pub in_channels: usize,
-    /// Output channels.
-    pub out_channels: usize,
-    /// Kernel size.
-    pub kernel: [usize; 2],
-    /// Step.
-    pub stride: [usize; 2],
-    /// Zeros added on every side.
-    pub padding: [usize; 2],
-    /// Distance between kernel taps.
-    pub dilation: [usize; 2],
-    /// Number of independent channel groups; divides both channel counts.
-    pub groups: usize,
-    /// Whether a bias is added.
-    pub bias: bool,
-}
-
-impl Conv2d {
-    /// A square kernel, stride 1, no padding, one group, with bias: `torch.nn.Conv2d`'s defaults.
-    pub fn new(in_channels: usize, out_channels: usize, kernel: usize) -> Self {
-        Self {
-            in_channels,
-            out_channels,
-            kernel: [kernel; 2],
-            stride: [1; 2],
-            padding: [0; 2],
-            dilation: [1; 2],
-            groups: 1,
-            bias: true,
-        }
-    }
-
-    /// With this step in both directions.
-    pub fn stride(self, stride: usize) -> Self {
-        Self { stride: [stride; 2], ..self }
-    }
-
-    /// With this padding on every side.
-    pub fn padding(self, padding: usize) -> Self {
-        Self { padding: [padding; 2], ..self }
-    }
-
-    /// With this many groups.
-    pub fn groups(self, groups: usize) -> Self {
-        Self { groups, ..self }
-    }
-
-    /// Without bias, as before a batch norm.
-    pub fn no_bias(self) -> Self {
-        Self { bias: false, ..self }
-    }
-}
-
-/// Attributes of a fully connected layer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Linear {
-    /// Size of the input's last axis.
-    pub in_features: usize,
-    /// Size of the output's last axis.
-    pub out_features: usize,
-    /// Whether a bias is added.
-    pub bias: bool,
-}
-
-impl Linear {
-    /// With bias.
-    pub fn new(in_features: usize, out_features: usize) -> Self {
-        Self { in_features, out_features, bias: true }
-    }
-}
-
-/// Attributes of a batch norm over `[batch, channels, height, width]`, affine and with running statistics.
+/// Attributes of `torch.nn.functional.interpolate`, which is printed as `torch.nn.Upsample`; pairs are of height and width.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BatchNorm2d {
-    /// Channels.
-    pub features: usize,
-    /// Added to the variance.
-    pub eps: f64,
-    /// Share of the newest batch in the running statistics.
-    pub momentum: f64,
+pub struct Resize {
+    /// Height and width of the output.
+    pub to: ResizeTo,
+    /// Whether PyTorch was given, and prints, one number for both.
+    #[serde(default)]
+    pub square: bool,
+    /// How values are found between the input's.
+    pub mode: ResizeMode,
 }
 
-impl BatchNorm2d {
-    /// PyTorch's defaults: eps 1e-5, momentum 0.1.
-    pub fn new(features: usize) -> Self {
-        Self { features, eps: 1e-5, momentum: 0.1 }
-    }
+/// Height and width of the output of a [`Resize`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ResizeTo {
+    /// These.
+    Size([usize; 2]),
+    /// So many times those of the input, rounded down.
+    Scale([f64; 2]),
+    /// Those of a second input, of which nothing else matters: a feature pyramid's.
+    Like,
 }
 
-/// Square pooling windows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pool {
-    /// Window size.
-    pub kernel: usize,
-    /// Step.
-    pub stride: usize,
-    /// Padding on every side, at most half the kernel.
-    pub padding: usize,
-    /// Whether a last window that begins inside the input but ends outside counts.
-    pub ceil_mode: bool,
+/// How a [`Resize`] finds values between the input's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResizeMode {
+    /// The value before the place.
+    Nearest,
+    /// The mean of the four values around the place, weighted by how near they are.
+    Bilinear {
+        /// Whether the centres of the corner pixels keep their places; otherwise their corners do.
+        align_corners: bool,
+    },
 }
 
-impl Pool {
-    /// No padding, incomplete windows dropped.
-    pub fn new(kernel: usize, stride: usize) -> Self {
-        Self { kernel, stride, padding: 0, ceil_mode: false }
-    }
-
-    /// With this padding on every side.
-    pub fn padding(self, padding: usize) -> Self {
-        Self { padding, ..self }
-    }
-
-    /// Keeping incomplete windows.
-    pub fn ceil_mode(self) -> Self {
-        Self { ceil_mode: true, ..self }
-    }
+/// Where a row or column of a resized image lies in the input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Between {
+    /// The rows or columns of the input around it.
+    pub places: [usize; 2],
+    /// The weight of the second, from 0 to 1.
+    pub share: f32,
 }
 
-macro_rules! into_op {
-    ($($kind:ident),*) => {$(
-        impl From<$kind> for Op {
-            fn from(attributes: $kind) -> Op {
-                Op::$kind(attributes)
+impl Resize {
+    /// Where the `output` places of an axis, 0 for the height or 1 for the width, lie between the input's `input` ones
+    /// (`aten/src/ATen/native/UpSample.h`).
+    pub fn places(&self, axis: usize, input: usize, output: usize) -> Vec<Between> {
+        let step = match self.to {
+            ResizeTo::Scale(scale) => 1.0 / scale[axis],
+            ResizeTo::Size(_) | ResizeTo::Like => input as f64 / output as f64,
+        };
+        let last = input.saturating_sub(1);
+        let at = |place: usize| match self.mode {
+            // Rounding decides which pixel is the nearest: ATen takes these two exactly, and computes the others in f32.
+            ResizeMode::Nearest if output == input => place as f64,
+            ResizeMode::Nearest if output == 2 * input => (place / 2) as f64,
+            ResizeMode::Nearest => f64::from((place as f32 * step as f32).floor()),
+            ResizeMode::Bilinear { align_corners: true } => {
+                place as f64 * last as f64 / output.saturating_sub(1).max(1) as f64
             }
-        }
-    )*};
-}
-into_op!(Conv2d, Linear, BatchNorm2d, Attention);
+            ResizeMode::Bilinear { align_corners: false } => ((place as f64 + 0.5) * step - 0.5).max(0.0),
+        };
+        let between = |place: usize| {
+            let at = at(place).min(last as f64);
+            let first = at as usize;
+            Between { places: [first, last.min(first + 1)], share: (at - first as f64) as f32 }
+        };
+        (0..output).map(between).collect()
+    }
 
-impl From<Activation> for Op {
-    fn from(function: Activation) -> Op {
-        Op::Activation { function, inplace: false }
+    fn arguments(&self) -> String {
+        let mode = match self.mode {
+            ResizeMode::Nearest => "nearest",
+            ResizeMode::Bilinear { .. } => "bilinear",
+        };
+        let to = match self.to {
+            ResizeTo::Size([side, _]) if self.square => format!("size={side}"),
+            ResizeTo::Size(size) => format!("size={}", Pair(size)),
+            ResizeTo::Scale([scale, _]) if self.square => format!("scale_factor={}", Float(scale)),
+            ResizeTo::Scale(scale) => format!("scale_factor={}", Pair(scale.map(Float))),
+            ResizeTo::Like => return format!("mode='{mode}'"),
+        };
+        format!("{to}, mode='{mode}'")
     }
 }
 
-impl Activation {
-    /// The same function, printed with `inplace=True`.
-    pub fn inplace(self) -> Op {
-        Op::Activation { function: self, inplace: true }
+impl From<Resize> for Op {
+    fn from(resize: Resize) -> Op {
+        Op::Resize(resize)
     }
 }
 
@@ -377,6 +305,7 @@ impl Op {
             Op::MaxPool2d(_) => "MaxPool2d",
             Op::AvgPool2d { .. } => "AvgPool2d",
             Op::AdaptiveAvgPool2d { .. } => "AdaptiveAvgPool2d",
+            Op::Resize(_) => "Upsample",
             Op::Flatten { .. } => "Flatten",
             Op::Mean { .. } => "Mean",
             Op::Add => "Add",
@@ -387,6 +316,60 @@ impl Op {
             Op::Reshape { .. } => "Reshape",
             Op::Permute { .. } => "Permute",
             Op::Roll { .. } => "Roll",
+        }
+    }
+
+    /// What PyTorch prints of a module between parentheses, as in `in_features=512, out_features=1000, bias=True`.
+    pub(crate) fn arguments(&self) -> String {
+        match self {
+            Op::Conv2d(conv) => {
+                let mut text = format!("{}, {}", conv.in_channels, conv.out_channels);
+                text += &format!(", kernel_size={}, stride={}", Pair(conv.kernel), Pair(conv.stride));
+                if conv.padding != [0; 2] {
+                    text += &format!(", padding={}", Pair(conv.padding));
+                }
+                if conv.dilation != [1; 2] {
+                    text += &format!(", dilation={}", Pair(conv.dilation));
+                }
+                if conv.groups != 1 {
+                    text += &format!(", groups={}", conv.groups);
+                }
+                if conv.bias { text } else { text + ", bias=False" }
+            }
+            Op::Linear(Linear { in_features, out_features, bias }) => {
+                format!("in_features={in_features}, out_features={out_features}, bias={}", Bool(*bias))
+            }
+            Op::BatchNorm2d(BatchNorm2d { features, eps, momentum }) => format!(
+                "{features}, eps={}, momentum={}, affine=True, bias=True, track_running_stats=True",
+                Float(*eps),
+                Float(*momentum)
+            ),
+            Op::LayerNorm { features, eps } | Op::LayerNorm2d { features, eps } => {
+                format!("({features},), eps={}, elementwise_affine=True, bias=True", Float(*eps))
+            }
+            Op::StochasticDepth { p } => format!("p={}, mode=row", Float(*p)),
+            Op::Activation { function, inplace } => function.arguments(*inplace),
+            Op::Dropout { p, inplace } => format!("p={}, inplace={}", Float(*p), Bool(*inplace)),
+            Op::MaxPool2d(Pool { kernel, stride, padding, ceil_mode }) => format!(
+                "kernel_size={kernel}, stride={stride}, padding={padding}, dilation=1, ceil_mode={}",
+                Bool(*ceil_mode)
+            ),
+            Op::AvgPool2d { window: Pool { kernel, stride, padding, .. }, .. } => {
+                format!("kernel_size={kernel}, stride={stride}, padding={padding}")
+            }
+            Op::AdaptiveAvgPool2d { output: [side, _], square: true } => format!("output_size={side}"),
+            Op::AdaptiveAvgPool2d { output, .. } => format!("output_size={}", Pair(*output)),
+            Op::Resize(resize) => resize.arguments(),
+            Op::Flatten { start } => format!("start_dim={start}, end_dim=-1"),
+            _ => String::new(),
+        }
+    }
+
+    /// How many of its inputs, at most, it reads values of; of others only the shape matters.
+    pub fn operands(&self) -> usize {
+        match self {
+            Op::ExpandBatch | Op::Resize(_) => 1,
+            _ => usize::MAX,
         }
     }
 
@@ -427,6 +410,7 @@ impl Op {
             | Op::MaxPool2d(_)
             | Op::AvgPool2d { .. }
             | Op::AdaptiveAvgPool2d { .. }
+            | Op::Resize(_)
             | Op::Add
             | Op::Mul
             | Op::ExpandBatch => true,
@@ -498,21 +482,5 @@ impl Op {
             _ => {}
         }
         tensors
-    }
-}
-
-impl Activation {
-    /// PyTorch's class name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Activation::ReLU => "ReLU",
-            Activation::ReLU6 => "ReLU6",
-            Activation::SiLU => "SiLU",
-            Activation::Hardswish => "Hardswish",
-            Activation::Hardsigmoid => "Hardsigmoid",
-            Activation::Sigmoid => "Sigmoid",
-            Activation::GELU => "GELU",
-            Activation::Tanh => "Tanh",
-        }
     }
 }

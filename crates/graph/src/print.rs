@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Activation, Graph, Module, Op, Pool};
+use crate::{Graph, Module};
 
 impl fmt::Display for Graph {
     /// The text of `print(model)`.
@@ -19,7 +19,7 @@ impl fmt::Display for Module {
 
 fn write_module(module: &Module, depth: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match &module.op {
-        Some(op) if module.children.is_empty() => return write_layer(&module.class, op, f),
+        Some(op) if module.children.is_empty() => return write!(f, "{}({})", module.class, op.arguments()),
         _ => write!(f, "{}(", module.class)?,
     }
     let mut children = module.children.as_slice();
@@ -49,74 +49,17 @@ impl fmt::Display for Indented<'_> {
     }
 }
 
-/// One layer, as in `Linear(in_features=512, out_features=1000, bias=True)`.
-fn write_layer(name: &str, op: &Op, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    match op {
-        Op::Conv2d(conv) => {
-            write!(f, "{name}({}, {}", conv.in_channels, conv.out_channels)?;
-            write!(f, ", kernel_size={}, stride={}", Pair(conv.kernel), Pair(conv.stride))?;
-            if conv.padding != [0; 2] {
-                write!(f, ", padding={}", Pair(conv.padding))?;
-            }
-            if conv.dilation != [1; 2] {
-                write!(f, ", dilation={}", Pair(conv.dilation))?;
-            }
-            if conv.groups != 1 {
-                write!(f, ", groups={}", conv.groups)?;
-            }
-            f.write_str(if conv.bias { ")" } else { ", bias=False)" })
-        }
-        Op::Linear(linear) => write!(
-            f,
-            "{name}(in_features={}, out_features={}, bias={})",
-            linear.in_features,
-            linear.out_features,
-            Bool(linear.bias)
-        ),
-        Op::BatchNorm2d(norm) => write!(
-            f,
-            "{name}({}, eps={}, momentum={}, affine=True, bias=True, track_running_stats=True)",
-            norm.features,
-            Float(norm.eps),
-            Float(norm.momentum)
-        ),
-        Op::LayerNorm { features, eps } | Op::LayerNorm2d { features, eps } => {
-            write!(f, "{name}(({features},), eps={}, elementwise_affine=True, bias=True)", Float(*eps))
-        }
-        Op::Activation { function: Activation::GELU, .. } => write!(f, "{name}(approximate='none')"),
-        Op::StochasticDepth { p } => write!(f, "{name}(p={}, mode=row)", Float(*p)),
-        // Hardswish and Hardsigmoid take the option as well, but do not print it.
-        Op::Activation {
-            function: Activation::ReLU | Activation::ReLU6 | Activation::SiLU,
-            inplace: true,
-        } => {
-            write!(f, "{name}(inplace=True)")
-        }
-        Op::Dropout { p, inplace } => write!(f, "{name}(p={}, inplace={})", Float(*p), Bool(*inplace)),
-        Op::MaxPool2d(Pool { kernel, stride, padding, ceil_mode }) => write!(
-            f,
-            "{name}(kernel_size={kernel}, stride={stride}, padding={padding}, dilation=1, ceil_mode={})",
-            Bool(*ceil_mode)
-        ),
-        Op::AvgPool2d { window: Pool { kernel, stride, padding, .. }, .. } => {
-            write!(f, "{name}(kernel_size={kernel}, stride={stride}, padding={padding})")
-        }
-        Op::AdaptiveAvgPool2d { output: [side, _], square: true } => write!(f, "{name}(output_size={side})"),
-        Op::AdaptiveAvgPool2d { output, .. } => write!(f, "{name}(output_size={})", Pair(*output)),
-        Op::Flatten { start } => write!(f, "{name}(start_dim={start}, end_dim=-1)"),
-        _ => write!(f, "{name}()"),
-    }
-}
+/// Two numbers as Python's `repr` writes a tuple.
+pub(crate) struct Pair<T>(pub(crate) [T; 2]);
 
-struct Pair([usize; 2]);
-
-impl fmt::Display for Pair {
+impl<T: fmt::Display> fmt::Display for Pair<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "({}, {})", self.0[0], self.0[1])
     }
 }
 
-struct Bool(bool);
+/// A boolean as Python writes it.
+pub(crate) struct Bool(pub(crate) bool);
 
 impl fmt::Display for Bool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,7 +68,7 @@ impl fmt::Display for Bool {
 }
 
 /// A float as Python's `repr` writes it: `1e-05`, `0.1`, `0.0`.
-struct Float(f64);
+pub(crate) struct Float(pub(crate) f64);
 
 impl fmt::Display for Float {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

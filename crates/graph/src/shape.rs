@@ -1,7 +1,8 @@
 //! Shape inference: the output shape of every node, for any input size.
 
 use crate::{
-    Attention, BatchNorm2d, Conv2d, Dim, Graph, GraphError, Linear, Node, Op, Pool, PositionBias, Windows,
+    Attention, BatchNorm2d, Conv2d, Dim, Graph, GraphError, Linear, Node, Op, Pool, PositionBias, Resize,
+    ResizeTo, Windows,
 };
 
 /// Sizes of a tensor's axes, batch first.
@@ -76,6 +77,14 @@ pub(crate) fn check_attributes(node: &Node) -> Result<(), GraphError> {
         Op::Parameter { shape, .. } => (!shape.contains(&0), "its sizes are at least 1"),
         Op::AdaptiveAvgPool2d { output, .. } => {
             (!output.contains(&0), "its output is at least 1 pixel a side")
+        }
+        Op::Resize(Resize { to, .. }) => {
+            let fits = match to {
+                ResizeTo::Size(size) => !size.contains(&0),
+                ResizeTo::Scale(scale) => scale.iter().all(|scale| scale.is_finite() && *scale > 0.0),
+                ResizeTo::Like => true,
+            };
+            (fits, "sizes are at least 1, and scale factors more than 0")
         }
         Op::BatchNorm2d(BatchNorm2d { eps, .. })
         | Op::LayerNorm { eps, .. }
@@ -172,6 +181,7 @@ impl Inference<'_> {
                 let [batch, channels, ..] = self.image()?;
                 Ok(vec![batch, channels, *height, *width])
             }
+            Op::Resize(resize) => self.resize(resize),
             Op::Flatten { start } => {
                 self.axis(*start)?;
                 let (kept, merged) = self.input().split_at(*start);
@@ -271,6 +281,23 @@ impl Inference<'_> {
         shape.pop();
         shape.push(linear.out_features);
         Ok(shape)
+    }
+
+    fn resize(&self, resize: &Resize) -> Result<Shape, GraphError> {
+        let [batch, channels, height, width] = self.image()?;
+        let [height, width] = match resize.to {
+            ResizeTo::Size(size) => size,
+            ResizeTo::Scale([down, across]) => {
+                [(height as f64 * down) as usize, (width as f64 * across) as usize]
+            }
+            ResizeTo::Like => match self.pair()? {
+                [_, &[_, _, height, width]] => [height, width],
+                _ => return Err(self.error("and another image".into(), "it gets the size of that one")),
+            },
+        };
+        let fits = height > 0 && width > 0;
+        self.require(fits, || "of more pixels".into(), "a row and a column must be left of it")?;
+        Ok(vec![batch, channels, height, width])
     }
 
     fn pool(&self, window: &Pool) -> Result<Shape, GraphError> {
@@ -389,7 +416,11 @@ impl Inference<'_> {
     fn count_inputs(&self) -> Result<(), GraphError> {
         let (least, most) = match self.node.op {
             Op::Parameter { .. } => (0, 0),
-            Op::Add | Op::Mul | Op::MatMul | Op::ExpandBatch => (2, 2),
+            Op::Add
+            | Op::Mul
+            | Op::MatMul
+            | Op::ExpandBatch
+            | Op::Resize(Resize { to: ResizeTo::Like, .. }) => (2, 2),
             Op::Concat { .. } => (1, usize::MAX),
             _ => (1, 1),
         };

@@ -2,7 +2,7 @@
 
 use engraft_graph::{
     Activation, Attention, BatchNorm2d, Builder, Conv2d, Graph, Linear, Op, Pool, PositionBias,
-    ProjectionNames, Scores,
+    ProjectionNames, Resize, ResizeMode, ResizeTo, Scores,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -14,6 +14,8 @@ fn network() -> Graph {
     let x = b.layer("conv", Conv2d::new(3, 4, 3).stride(2).padding(1), x);
     let x = b.layer("relu", Activation::ReLU, x);
     let x = b.layer("pool", Op::MaxPool2d(Pool::new(2, 2)), x);
+    let to = ResizeTo::Scale([2.0, 1.5]);
+    let x = b.layer("resize", Resize { to, square: false, mode: ResizeMode::Nearest }, x);
     let x = b.function(Op::Permute { axes: vec![0, 2, 3, 1] }, &[x]);
     let attention = Attention {
         dim: 4,
@@ -45,9 +47,9 @@ fn what_is_no_network_is_refused_with_the_reason() {
     let cases = [
         ("/nodes/1/inputs", json!([1]), "node 1, conv (Conv2d), reads from node 1, which is not before it"),
         ("/nodes/2/inputs", json!([99]), "node 2, relu (ReLU), reads from node 99"),
-        ("/output", json!(9), "its output is node 9, of 9 nodes"),
-        ("/aux", json!([100]), "its output is node 100, of 9 nodes"),
-        ("/nodes", json!([]), "its output is node 8, of 0 nodes"),
+        ("/output", json!(10), "its output is node 10, of 10 nodes"),
+        ("/aux", json!([100]), "its output is node 100, of 10 nodes"),
+        ("/nodes", json!([]), "its output is node 9, of 0 nodes"),
         (
             "/nodes/1/op/Conv2d/groups",
             json!(0),
@@ -55,13 +57,14 @@ fn what_is_no_network_is_refused_with_the_reason() {
         ),
         ("/root/children/0/op/Conv2d/groups", json!(0), "the attributes of conv (Conv2d) do not agree"),
         ("/nodes/1/op/Conv2d/stride", json!([0, 1]), "stride and dilation are at least 1"),
+        ("/nodes/4/op/Resize/to/Scale", json!([0.0, 1.0]), "scale factors more than 0"),
         ("/nodes/3/op/MaxPool2d/padding", json!(2), "the padding is at most half the window"),
-        ("/nodes/5/op/Attention/position/Table/window", json!(0), "biases are for such a window"),
-        ("/nodes/8/op/Linear/out_features", json!(u64::MAX >> 1), "no memory holds its tensors"),
-        ("/nodes/8/op/Linear/in_features", json!(7), "fc (Linear) needs an input [.., 7], but gets [1, 256]"),
+        ("/nodes/6/op/Attention/position/Table/window", json!(0), "biases are for such a window"),
+        ("/nodes/9/op/Linear/out_features", json!(u64::MAX >> 1), "no memory holds its tensors"),
+        ("/nodes/9/op/Linear/in_features", json!(7), "fc (Linear) needs an input [.., 7], but gets [1, 256]"),
         ("/input", json!([3, 1_u64 << 40, 1_u64 << 40]), "no memory holds that many values"),
         (
-            "/root/children/3/tensors/0/shape",
+            "/root/children/4/tensors/0/shape",
             json!([1_u64 << 40, 1_u64 << 40]),
             "no memory holds the tensors of attention",
         ),
@@ -85,6 +88,7 @@ fn operations_that_mean_nothing_are_refused() {
     };
     let norm = BatchNorm2d { eps: -1.0, ..BatchNorm2d::new(4) };
     let adaptive = Op::AdaptiveAvgPool2d { output: [0, 1], square: false };
+    let resize = |to| Op::Resize(Resize { to, square: false, mode: ResizeMode::Nearest });
     let network = Attention {
         dim: 6,
         heads: 2,
@@ -98,6 +102,11 @@ fn operations_that_mean_nothing_are_refused() {
         (Op::Roll { shifts: vec![1, 1], axes: vec![2, 2] }, 1, "each axis is rolled once"),
         (Op::Roll { shifts: vec![1], axes: vec![2, 3] }, 1, "by its own shift"),
         (adaptive, 1, "at least 1 pixel"),
+        (resize(ResizeTo::Size([0, 3])), 1, "sizes are at least 1"),
+        (resize(ResizeTo::Scale([0.0, 2.0])), 1, "scale factors more than 0"),
+        (resize(ResizeTo::Scale([2.0, f64::INFINITY])), 1, "scale factors more than 0"),
+        (resize(ResizeTo::Like), 1, "Upsample takes 2 as its number of inputs, not 1"),
+        (resize(ResizeTo::Size([2, 2])), 2, "Upsample takes 1 as its number of inputs, not 2"),
         (Conv2d::new(4, 0, 1).into(), 1, "channels, kernel, stride and dilation are at least 1"),
         (Linear::new(6, 0).into(), 1, "at least one feature"),
         (Op::Parameter { name: "p".into(), shape: vec![0, 2] }, 0, "its sizes are at least 1"),

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use engraft_graph::{
     Activation, Attention, BatchNorm2d, Builder, Conv2d, Dim, Graph, GraphError, Linear, NodeId, Op, Pool,
-    PositionBias, ProjectionNames, Scores, Shape, Windows,
+    PositionBias, ProjectionNames, Resize, ResizeMode, ResizeTo, Scores, Shape, Windows,
 };
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
@@ -90,6 +90,7 @@ fn shapes_follow_the_input() {
 #[test]
 fn errors_name_the_node_both_shapes_and_the_reason() {
     let pool = |kernel, stride| Op::MaxPool2d(Pool::new(kernel, stride));
+    let resize = |to| Op::Resize(Resize { to, square: false, mode: ResizeMode::Nearest });
     let reshape = |shape: &[Dim]| Op::Reshape { shape: shape.to_vec() };
     let cases: Vec<(Op, Vec<&[usize]>, &str)> = vec![
         (
@@ -197,6 +198,21 @@ fn errors_name_the_node_both_shapes_and_the_reason() {
             Op::ChannelAffine { scale: vec![1.0; 3], shift: vec![0.0; 3] },
             vec![&[1, 4, 2, 2]],
             "layer (ChannelAffine) needs an input [_, 3, _, _], but gets [1, 4, 2, 2]: it has constants for that many channels",
+        ),
+        (
+            resize(ResizeTo::Size([4, 4])),
+            vec![&[2, 3, 4]],
+            "layer (Upsample) needs an input [batch, channels, height, width], but gets [2, 3, 4]: it works on images",
+        ),
+        (
+            resize(ResizeTo::Scale([0.3, 2.0])),
+            vec![&[2, 3, 3, 4]],
+            "layer (Upsample) needs an input of more pixels, but gets [2, 3, 3, 4]: a row and a column must be left of it",
+        ),
+        (
+            resize(ResizeTo::Like),
+            vec![&[2, 3, 4, 4], &[2, 5]],
+            "layer (Upsample) needs an input and another image, but gets [2, 3, 4, 4] and [2, 5]: it gets the size of that one",
         ),
         (
             Op::Select { axis: 1, index: 5 },

@@ -4,7 +4,8 @@ mod common;
 
 use common::Bench;
 use engraft_kernels::{
-    AttentionShape, Matrix, Scores, Similarity, TokenRows, Windows, attention, layer_norm, softmax,
+    AttentionShape, LayerNorm, Matrix, MatrixMut, Scores, Similarity, TokenRows, Windows, attention,
+    layer_norm, softmax,
 };
 
 fn main() {
@@ -75,10 +76,20 @@ fn rows(bench: &Bench, [rows, columns]: [usize; 2]) {
     let size = rows * columns;
     // Two additions and a multiplication for mean and variance, four for the result.
     bench.time(&format!("layer norm {rows} x {columns}"), 7 * size, |pool| {
-        layer_norm(bench.level, pool, [rows, columns], input, &gamma, &beta, 1e-6, &mut output, columns);
+        let (norm, output) = (
+            LayerNorm { gamma: &gamma, beta: &beta, eps: 1e-6 },
+            MatrixMut { values: &mut output, stride: columns },
+        );
+        layer_norm(bench.level, pool, [rows, columns], input, norm, output);
     });
     // The exponential function's polynomial has about twenty.
     bench.time(&format!("softmax {rows} x {columns}"), 23 * size, |pool| {
-        softmax(bench.level, pool, [rows, columns], input, &mut output, columns);
+        softmax(
+            bench.level,
+            pool,
+            [rows, columns],
+            input,
+            MatrixMut { values: &mut output, stride: columns },
+        );
     });
 }

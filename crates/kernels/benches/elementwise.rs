@@ -3,7 +3,7 @@
 mod common;
 
 use common::Bench;
-use engraft_kernels::{Activation, Function, Matrix, elementwise};
+use engraft_kernels::{Activation, Function, Matrix, MatrixMut, elementwise};
 
 const VALUES: usize = 1 << 12;
 
@@ -24,7 +24,8 @@ fn main() {
         bench.time(&format!("{activation:?}"), VALUES, |pool| {
             let x = Matrix { values: &input, stride: VALUES };
             let size = [1, VALUES];
-            elementwise(bench.level, pool, size, x, Function::Identity, activation, &mut output, VALUES);
+            let output = MatrixMut { values: &mut output, stride: VALUES };
+            elementwise(bench.level, pool, size, x, Function::Identity, activation, output);
         });
     }
 }

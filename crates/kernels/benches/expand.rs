@@ -4,8 +4,8 @@ mod common;
 
 use common::Bench;
 use engraft_kernels::{
-    Activation, DepthwiseWeights, Epilogue, ExpandWeights, Maps, MapsMut, MapsShape, Matrix, PackedMatrix,
-    Prologue, depthwise, expand_depthwise, gemm,
+    Activation, ConvGeometry, DepthwiseWeights, Epilogue, ExpandWeights, Maps, MapsMut, MapsShape, Matrix,
+    PackedMatrix, Prologue, depthwise, expand_depthwise, gemm,
 };
 
 /// Height and width; channels before and between.
@@ -51,7 +51,10 @@ fn time(bench: &Bench, batch: usize, case: Case) {
     let weight = values(channels * kernel * kernel);
     let pack = || PackedMatrix::new(bench.level, inputs, channels, |i, j| expand[i * channels + j]);
     let both = ExpandWeights::new(pack(), &weight, [kernel; 2]);
-    let (first, second) = (pack(), DepthwiseWeights::new(bench.level, &weight, channels, [kernel; 2]));
+    let (strides, padding) = ([stride; 2], [kernel / 2; 2]);
+    let geometry =
+        ConvGeometry { kernel: [kernel; 2], stride: strides, padding, dilation: [1; 2], groups: channels };
+    let (first, second) = (pack(), DepthwiseWeights::new(bench.level, &weight, channels, geometry));
     let bias = vec![0.1; channels];
     let (mut output, mut means) = (vec![0.0; out_shape.pixels() * channels], vec![0.0; batch * channels]);
     let mut between = vec![0.0; shape.pixels() * channels];
@@ -59,13 +62,12 @@ fn time(bench: &Bench, batch: usize, case: Case) {
     let operations =
         2 * (shape.pixels() * inputs * channels + out_shape.pixels() * channels * kernel * kernel);
     let title = format!("{name} {size} {kernel}x{kernel}/{stride} {inputs}, {channels}");
-    let (strides, padding) = ([stride; 2], [kernel / 2; 2]);
     bench.time(&format!("{title}, one after the other"), operations, |pool| {
         let a = Matrix { values: &input, stride: inputs };
         gemm(pool, shape.pixels(), a, Prologue::None, &first, epilogue, &mut between, channels);
         let (from, to) = (Maps::new(&between, between_shape), MapsMut::new(&mut output, out_shape));
         let means = with_means.then_some(&mut means[..]);
-        depthwise(pool, from, &second, strides, padding, [1; 2], epilogue, means, to);
+        depthwise(pool, from, &second, epilogue, means, to);
     });
     bench.time(&format!("{title}, at once"), operations, |pool| {
         let (from, to) = (Maps::new(&input, shape), MapsMut::new(&mut output, out_shape));

@@ -4,13 +4,15 @@ use crate::math;
 use crate::simd::{Kernel, Simd};
 
 /// An element-wise nonlinearity; names and meaning are `torch.nn`'s.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub enum Activation {
     /// `x`
     #[default]
     Identity,
     /// `max(x, 0)`
     ReLU,
+    /// `x` where it is positive, elsewhere so many times `x`
+    LeakyReLU(f32),
     /// `min(max(x, 0), 6)`
     ReLU6,
     /// `x sigmoid(x)`
@@ -46,6 +48,10 @@ impl Activation {
             match self {
                 Activation::Identity => x,
                 Activation::ReLU => S::max(S::zero(), x),
+                // Of the two parts, one is zero.
+                Activation::LeakyReLU(slope) => {
+                    S::mul_add(S::splat(slope), S::min(S::zero(), x), S::max(S::zero(), x))
+                }
                 Activation::ReLU6 => S::min(S::splat(6.0), S::max(S::zero(), x)),
                 Activation::Hardsigmoid => hardsigmoid::<S>(x),
                 Activation::Hardswish => S::mul(x, hardsigmoid::<S>(x)),
@@ -99,14 +105,14 @@ impl Kernel for ActivateRows {
     unsafe fn run<S: Simd>(self) {
         let ActivateRows { activation, start, rows, columns, stride } = self;
         macro_rules! sweep {
-            ($function:ident) => {
+            ($function:expr) => {
                 for row in 0..rows {
                     let mut column = 0;
                     while column < columns {
                         // SAFETY: the caller's.
                         unsafe {
                             let at = start.add(row * stride + column);
-                            let y = Activation::$function.apply::<S>(S::load_upto(at, columns - column));
+                            let y = $function.apply::<S>(S::load_upto(at, columns - column));
                             S::store_upto(at, y, columns - column);
                         }
                         column += S::LANES;
@@ -117,14 +123,15 @@ impl Kernel for ActivateRows {
         // The function is chosen once for all values.
         match activation {
             Activation::Identity => {}
-            Activation::ReLU => sweep!(ReLU),
-            Activation::ReLU6 => sweep!(ReLU6),
-            Activation::SiLU => sweep!(SiLU),
-            Activation::Hardswish => sweep!(Hardswish),
-            Activation::Hardsigmoid => sweep!(Hardsigmoid),
-            Activation::Sigmoid => sweep!(Sigmoid),
-            Activation::GELU => sweep!(GELU),
-            Activation::Tanh => sweep!(Tanh),
+            Activation::ReLU => sweep!(Activation::ReLU),
+            Activation::LeakyReLU(slope) => sweep!(Activation::LeakyReLU(slope)),
+            Activation::ReLU6 => sweep!(Activation::ReLU6),
+            Activation::SiLU => sweep!(Activation::SiLU),
+            Activation::Hardswish => sweep!(Activation::Hardswish),
+            Activation::Hardsigmoid => sweep!(Activation::Hardsigmoid),
+            Activation::Sigmoid => sweep!(Activation::Sigmoid),
+            Activation::GELU => sweep!(Activation::GELU),
+            Activation::Tanh => sweep!(Activation::Tanh),
         }
     }
 }

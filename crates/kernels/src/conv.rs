@@ -65,13 +65,13 @@ impl ConvGeometry {
 /// The weights of a convolution in the order in which it reads them, for the instruction set they were packed
 /// for.
 pub struct ConvWeights {
-    level: Level,
-    geometry: ConvGeometry,
-    in_channels: usize,
+    pub(crate) level: Level,
+    pub(crate) geometry: ConvGeometry,
+    pub(crate) in_channels: usize,
     out_channels: usize,
     /// For narrow groups [`grouped::pack`]'s; otherwise group after group, each as a
     /// [`PackedMatrix`](crate::PackedMatrix) of a row for every tap and input channel.
-    values: Vec<f32>,
+    pub(crate) values: Vec<f32>,
     /// What padding reads.
     zeros: Vec<f32>,
 }
@@ -158,7 +158,7 @@ pub fn conv(
     let groups = geometry.groups;
     let [inputs, outputs] = [in_channels / groups, out_channels / groups];
     if grouped::suits(level, geometry, inputs, outputs) {
-        return grouped::conv(pool, level, input, geometry, inputs, &weights.values, epilogue, output);
+        return grouped::conv(pool, input, weights, epilogue, output);
     }
     let fours = in_fours(groups, inputs, outputs);
     let taps = Taps::new(input, geometry);

@@ -1,4 +1,4 @@
-//! Depthwise convolution: every channel has a kernel of its own.
+//! Depthwise convolution: every channel of the output has a kernel of its own, and reads one channel of the input.
 //!
 //! Lanes are channels; a task computes some rows of an image for some vectors of channels, one vector after the other.
 
@@ -9,8 +9,10 @@ use std::ops::Range;
 
 use crate::bounds::check_weight;
 use crate::gemm::PanelEnd;
+use crate::scratch::with_scratch;
 use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
+use crate::windows::Axis;
 use crate::{ConvGeometry, Epilogue, Level, Maps, MapsMut, MapsShape, Pool, adaptive_avg_pool};
 use channel_vector::ChannelVector;
 
@@ -24,20 +26,26 @@ const TASK_WORK: usize = 100_000;
 /// Channels are cut into blocks of a vector, the last of which begins so early that it is full, too, if there are enough channels.
 pub struct DepthwiseWeights {
     level: Level,
+    /// Its groups are the input's channels.
+    geometry: ConvGeometry,
+    /// Of the output: a multiple of the input's.
     channels: usize,
-    kernel: [usize; 2],
     /// `[blocks, kernel height, kernel width, lanes]`
     values: Vec<f32>,
 }
 
 impl DepthwiseWeights {
-    /// Packs `weight`, `[channels, 1, kernel height, kernel width]`.
+    /// Packs `weight`, `[channels, 1, kernel height, kernel width]`. The geometry's groups are the channels of the input, each of which
+    /// `channels / groups` successive ones of the output are made from.
     ///
     /// # Panics
-    /// When the weight has another number of values, or the kernel is empty.
-    pub fn new(level: Level, weight: &[f32], channels: usize, kernel: [usize; 2]) -> DepthwiseWeights {
+    /// When the weight has another number of values, the groups do not divide the channels, or the kernel is empty.
+    pub fn new(level: Level, weight: &[f32], channels: usize, geometry: ConvGeometry) -> DepthwiseWeights {
+        let ConvGeometry { kernel, groups, .. } = geometry;
         let taps = kernel[0] * kernel[1];
         assert!(taps > 0, "a kernel of no values");
+        let divides = groups > 0 && channels.is_multiple_of(groups) || channels == groups;
+        assert!(divides, "{channels} channels of {groups}");
         check_weight(weight, [kernel[0], kernel[1], 1, channels]);
         let lanes = level.lanes();
         let mut values = Vec::with_capacity(channels.next_multiple_of(lanes) * taps);
@@ -48,7 +56,7 @@ impl DepthwiseWeights {
                 values.extend((0..lanes).map(lane));
             }
         }
-        DepthwiseWeights { level, channels, kernel, values }
+        DepthwiseWeights { level, geometry, channels, values }
     }
 
     /// Bytes in memory.
@@ -61,43 +69,62 @@ fn first_channel(block: usize, channels: usize, lanes: usize) -> usize {
     (block * lanes).min(channels.saturating_sub(lanes))
 }
 
-/// `output = activation(conv(input) + bias + residual)`; pairs are of height and width, the residual has a row for each pixel.
+/// Values of the input that are spread at a time, at most, if that is not less than two rows of output need: they stay in the cache of
+/// the second level.
+const SPREAD_VALUES: usize = 16 << 10;
+
+/// Rows of the output, an even number, for which rows of the input, of so many values, are spread at a time.
+fn rows_at_once(down: Axis, row: usize) -> usize {
+    ((SPREAD_VALUES / row.max(1)).saturating_sub(down.reach()) / down.stride + 1).max(2) & !1
+}
+
+/// Rows of the input that so many successive rows of the output read, at most.
+fn rows_reached(down: Axis, rows: usize) -> usize {
+    (rows - 1).saturating_mul(down.stride).saturating_add(down.reach()).min(down.size)
+}
+
+/// `output = activation(conv(input) + bias + residual)`; the residual has a row for each pixel of the output.
 ///
 /// `means`, `[batch, channels]`, receives the means of the output over each image's pixels: what a global average pool would give.
 ///
 /// # Panics
 /// When a slice is too short, the channels are not the weights', a stride is zero, or the output has another size than PyTorch's.
-#[expect(clippy::too_many_arguments, reason = "they are Conv2d's")]
 pub fn depthwise(
     pool: &Pool,
     input: Maps<'_>,
     weights: &DepthwiseWeights,
-    stride: [usize; 2],
-    padding: [usize; 2],
-    dilation: [usize; 2],
     epilogue: Epilogue<'_>,
     mut means: Option<&mut [f32]>,
     output: MapsMut<'_>,
 ) {
-    let DepthwiseWeights { level, channels, kernel, .. } = *weights;
+    let DepthwiseWeights { level, geometry, channels, .. } = *weights;
     let shape = output.shape;
     input.check();
     output.check();
-    assert_eq!(input.shape.channels, channels, "the input's channels");
-    let geometry = ConvGeometry { kernel, stride, padding, dilation, groups: channels };
+    assert_eq!(input.shape.channels, geometry.groups, "the input's channels");
     assert_eq!(shape, geometry.output(input.shape, channels), "the output's sizes");
     epilogue.check(shape.pixels(), channels);
     assert!(means.as_ref().is_none_or(|means| means.len() >= shape.batch * channels), "too few means");
     if shape.pixels() * channels == 0 {
         return;
     }
-    let blocks = channels.div_ceil(level.lanes());
+    let lanes = level.lanes();
+    let blocks = channels.div_ceil(lanes);
     let apart = means_are_apart(shape, blocks);
     let along = means.as_deref_mut().filter(|_| !apart).map(Shares::new);
-    let work = shape.width * kernel[0] * kernel[1] * level.lanes();
+    let work = shape.width * geometry.kernel[0] * geometry.kernel[1] * lanes;
     // The last block shares channels with the one before it, if it is moved so as to be full: one task computes both.
-    let moved = blocks > 1 && !channels.is_multiple_of(level.lanes());
+    let moved = blocks > 1 && !channels.is_multiple_of(lanes);
     let division = Division::new(shape, blocks - usize::from(moved), work, pool.threads(), along.is_some());
+    let [down, _] = geometry.axes(input.shape.height, input.shape.width);
+    let row = input.shape.width * lanes;
+    let (at_once, spread) = match channels == geometry.groups {
+        true => (shape.height, 0),
+        false => {
+            let at_once = rows_at_once(down, row).min(shape.height);
+            (at_once, row * rows_reached(down, at_once))
+        }
+    };
     let output_stride = output.stride;
     let to = Shares::new(output.values);
     pool.run(division.tasks(), |task| {
@@ -105,18 +132,22 @@ pub fn depthwise(
         if moved && blocks.end == division.blocks {
             blocks.end += 1;
         }
-        level.run(Strip {
-            geometry,
-            input,
-            weights,
-            epilogue,
-            means: along.as_ref(),
-            output: &to,
-            output_stride,
-            shape,
-            image,
-            rows,
-            blocks,
+        with_scratch(spread, 0, |spread, _| {
+            level.run(Strip {
+                geometry,
+                input,
+                weights,
+                epilogue,
+                means: along.as_ref(),
+                output: &to,
+                output_stride,
+                shape,
+                image,
+                rows,
+                blocks,
+                at_once,
+                spread,
+            });
         });
     });
     if let Some(means) = means.filter(|_| apart) {
@@ -202,27 +233,32 @@ struct Strip<'a> {
     image: usize,
     rows: Range<usize>,
     blocks: Range<usize>,
+    /// Rows that are computed before the next rows of the input are spread, if they are.
+    at_once: usize,
+    /// Room for the rows of the input that they reach; none if each channel of the output has one of the input to itself.
+    spread: &'a mut [f32],
 }
 
 impl Kernel for Strip<'_> {
     type Output = ();
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let MapsShape { height, width, channels, .. } = self.input.shape;
+    unsafe fn run<S: Simd>(mut self) {
+        let MapsShape { height, width, .. } = self.input.shape;
         let windows = self.geometry.axes(height, width);
-        let ConvGeometry { kernel, .. } = self.geometry;
+        let ConvGeometry { kernel, groups, .. } = self.geometry;
+        let channels = self.weights.channels;
         let pixels = self.shape.height * self.shape.width;
         for block in self.blocks.clone() {
             let first = first_channel(block, channels, S::LANES);
             let count = channels.min(S::LANES);
             let image = self.image * height * width * self.input.stride;
             let weights = &self.weights.values[block * kernel[0] * kernel[1] * S::LANES..];
-            // SAFETY: `depthwise` has checked the slices; tasks have different rows or channels.
+            // SAFETY: `depthwise` has checked the slices, and made room for what is spread; tasks have different rows or channels.
             unsafe {
-                let vector = ChannelVector {
+                let mut vector = ChannelVector {
                     windows: &windows,
-                    from: self.input.values.as_ptr().add(image + first),
+                    from: self.input.values.as_ptr().add(image),
                     pixel: self.input.stride,
                     whole: count == S::LANES,
                     weights: weights.as_ptr(),
@@ -233,12 +269,55 @@ impl Kernel for Strip<'_> {
                     end: PanelEnd::new(&self.epilogue, self.image * pixels, first),
                     with_sums: self.means.is_some(),
                 };
-                let sums = vector.rows::<S>(self.rows.clone(), S::zero());
+                if groups == channels {
+                    vector.from = vector.from.add(first);
+                } else {
+                    (vector.pixel, vector.whole) = (S::LANES, true);
+                }
+                let mut sums = S::zero();
+                let mut begin = self.rows.start;
+                while begin < self.rows.end {
+                    let rows = begin..(begin + self.at_once).min(self.rows.end);
+                    if groups < channels {
+                        vector.from = self.spread_rows::<S>(image, windows[0].span(rows.clone()), first);
+                    }
+                    sums = vector.rows::<S>(rows.clone(), sums);
+                    begin = rows.end;
+                }
                 if let Some(means) = self.means {
                     let mean = S::mul(sums, S::splat(1.0 / pixels as f32));
                     S::store_upto(means.at(self.image * channels + first), mean, count);
                 }
             }
         }
+    }
+}
+
+impl Strip<'_> {
+    /// Copies rows of the image that begins at a place of the input, such that each lane of the channels from `first` on has the value
+    /// that it multiplies. Returns where the image would begin if all of it was copied.
+    ///
+    /// # Safety
+    /// The machine has the instruction set, and there is room for so many rows.
+    #[inline(always)]
+    unsafe fn spread_rows<S: Simd>(&mut self, image: usize, rows: Range<usize>, first: usize) -> *const f32 {
+        let width = self.input.shape.width;
+        let DepthwiseWeights { channels, .. } = *self.weights;
+        let multiplier = channels / self.geometry.groups;
+        // No vector has more lanes. Those beyond the channels are not written.
+        let channel: [usize; 16] = std::array::from_fn(|lane| (first + lane).min(channels - 1) / multiplier);
+        let spread = self.spread.as_mut_ptr();
+        for pixel in 0..rows.len() * width {
+            let place = image + (rows.start * width + pixel) * self.input.stride;
+            // SAFETY: the caller's.
+            unsafe {
+                let from = self.input.values.as_ptr().add(place);
+                let to = spread.add(pixel * S::LANES);
+                for (lane, channel) in channel.iter().enumerate().take(S::LANES) {
+                    to.add(lane).write(*from.add(*channel));
+                }
+            }
+        }
+        spread.wrapping_sub(rows.start * width * S::LANES)
     }
 }

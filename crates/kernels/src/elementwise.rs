@@ -1,10 +1,9 @@
 //! Functions of single values, and sums and products of two tensors.
 
 use crate::activation::activate_rows;
-use crate::bounds::check_output;
 use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
-use crate::{Activation, Level, Matrix, Pool};
+use crate::{Activation, Level, Matrix, MatrixMut, Pool};
 
 /// Values of a task, so that handing it out costs little beside it.
 const TASK_VALUES: usize = 8 << 10;
@@ -27,11 +26,10 @@ pub enum Function<'a> {
     Scale { scale: Matrix<'a>, rows_per_image: usize },
 }
 
-/// `y = activation(function(x))` for `[rows, columns]` values of `x`; the rows of `output` are `output_stride` apart.
+/// `y = activation(function(x))` for `[rows, columns]` values of `x`.
 ///
 /// # Panics
 /// When a slice is too short, the output's rows overlap, or an image has no rows.
-#[expect(clippy::too_many_arguments, reason = "two matrices and what connects them")]
 pub fn elementwise(
     level: Level,
     pool: &Pool,
@@ -39,14 +37,13 @@ pub fn elementwise(
     x: Matrix<'_>,
     function: Function<'_>,
     activation: Activation,
-    output: &mut [f32],
-    output_stride: usize,
+    output: MatrixMut<'_>,
 ) {
     if rows == 0 || columns == 0 {
         return;
     }
     assert!(x.has(rows, columns), "x has fewer than {rows} rows of {columns}");
-    check_output(output.len(), [rows, columns], output_stride);
+    output.check(rows, columns);
     let fits = match function {
         Function::Identity => true,
         Function::Affine { scale, shift } => scale.len() >= columns && shift.len() >= columns,
@@ -55,7 +52,8 @@ pub fn elementwise(
     };
     assert!(fits, "an operand is too short for {rows} rows of {columns}");
     let rows_a_task = (TASK_VALUES / columns).clamp(1, rows);
-    let output = Shares::new(output);
+    let output_stride = output.stride;
+    let output = Shares::new(output.values);
     pool.run(rows.div_ceil(rows_a_task), |task| {
         let first = task * rows_a_task;
         let rows = first..(first + rows_a_task).min(rows);

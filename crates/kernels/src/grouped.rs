@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use crate::activation::activate_rows;
-use crate::conv::ConvGeometry;
+use crate::conv::{ConvGeometry, ConvWeights};
 use crate::gemm::PanelEnd;
 use crate::scratch::{LINE, scratch_stride, with_scratch};
 use crate::shares::Shares;
@@ -66,19 +66,15 @@ pub(crate) fn pack(level: Level, weight: &[f32], channels: usize, width: usize, 
     values
 }
 
-/// As [`conv`](crate::conv), which has checked everything, for groups of `width` channels and the weights of
-/// [`pack`].
-#[expect(clippy::too_many_arguments, reason = "they are `conv`'s, and what it knows of its weights")]
+/// As [`conv`](crate::conv), which has checked everything, for the weights of [`pack`].
 pub(crate) fn conv(
     pool: &Pool,
-    level: Level,
     input: Maps<'_>,
-    geometry: ConvGeometry,
-    width: usize,
-    weights: &[f32],
+    weights: &ConvWeights,
     epilogue: Epilogue<'_>,
     output: MapsMut<'_>,
 ) {
+    let ConvWeights { level, geometry, in_channels, ref values, .. } = *weights;
     let MapsShape { batch, height, width: out_width, channels } = output.shape;
     let vectors = channels.div_ceil(level.lanes());
     let [down, across] = geometry.axes(input.shape.height, input.shape.width);
@@ -100,8 +96,8 @@ pub(crate) fn conv(
         let task = GroupedTask {
             input,
             geometry,
-            width,
-            weights,
+            width: in_channels / geometry.groups,
+            weights: values,
             image: block / blocks,
             rows: first_row..(first_row + rows).min(height),
             vectors: first_vector..(first_vector + vectors_a_part).min(vectors),
@@ -241,7 +237,6 @@ impl GroupedTask<'_> {
         let [out_height, out_width] = self.out;
         let channels = self.input.shape.channels;
         let row = self.columns * S::LANES;
-        let window = CopiedWindow { rows: kernel[0], row: dilation[0] * row };
         let most = if S::REGISTERS >= 32 { 14 } else { 7 };
         let rows_a_pass = PIXELS_A_PASS.div_ceil(out_width);
         for rows in self.rows.clone().step_by(rows_a_pass) {
@@ -263,16 +258,8 @@ impl GroupedTask<'_> {
                             let from =
                                 plane.add((y - self.rows.start) * stride[0] * row + x * stride[1] * S::LANES);
                             let to = self.to.at(pixel * self.to_stride + first);
-                            strip::<S, WIDTH, STEP>(
-                                count,
-                                from,
-                                window,
-                                weights,
-                                columns,
-                                end,
-                                to,
-                                self.to_stride,
-                            );
+                            let window = CopiedWindow { from, rows: kernel[0], row: dilation[0] * row };
+                            strip::<S, WIDTH, STEP>(count, window, weights, columns, end, to, self.to_stride);
                         }
                         x += count;
                     }
@@ -282,9 +269,10 @@ impl GroupedTask<'_> {
     }
 }
 
-/// How a window lies in the copied input.
+/// A window in the copied input.
 #[derive(Clone, Copy)]
 struct CopiedWindow {
+    from: *const f32,
     rows: usize,
     /// Values from a row to the next.
     row: usize,
@@ -292,10 +280,8 @@ struct CopiedWindow {
 
 /// Calls [`sums`] with the count as its constant, and finishes them.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "where from, by what, and where to")]
 unsafe fn strip<S: Simd, const WIDTH: usize, const STEP: usize>(
     count: usize,
-    from: *const f32,
     window: CopiedWindow,
     weights: *const f32,
     columns: usize,
@@ -310,7 +296,7 @@ unsafe fn strip<S: Simd, const WIDTH: usize, const STEP: usize>(
             ($($count:literal)*) => {
                 match count {
                     $($count => {
-                        let sums = sums::<S, $count, WIDTH, STEP>(from, window, weights);
+                        let sums = sums::<S, $count, WIDTH, STEP>(window, weights);
                         if columns == S::LANES {
                             finish::<S, $count, 1, true>(sums, columns, tile_end, to, to_stride);
                         } else {
@@ -337,7 +323,6 @@ unsafe fn strip<S: Simd, const WIDTH: usize, const STEP: usize>(
 /// row are summed together.
 #[inline(always)]
 unsafe fn sums<S: Simd, const COUNT: usize, const WIDTH: usize, const STEP: usize>(
-    from: *const f32,
     window: CopiedWindow,
     weights: *const f32,
 ) -> [[S::V; 1]; COUNT] {
@@ -346,7 +331,7 @@ unsafe fn sums<S: Simd, const COUNT: usize, const WIDTH: usize, const STEP: usiz
         let mut sums = [[S::zero(); 1]; COUNT];
         let mut weights = weights;
         for row in 0..window.rows {
-            let from = from.add(row * window.row);
+            let from = window.from.add(row * window.row);
             for input in 0..WIDTH {
                 // Or the compiler would load all columns before the loop, and keep them on the stack.
                 compiler_fence(Ordering::SeqCst);

@@ -2,43 +2,44 @@
 
 use std::ops::Range;
 
-use crate::bounds::check_output;
 use crate::math;
 use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
-use crate::{Level, Matrix, Pool};
+use crate::{Level, Matrix, MatrixMut, Pool};
 
 /// Values of a task, so that handing it out costs little beside it.
 const TASK_VALUES: usize = 16 << 10;
 
-/// `(x - mean) / sqrt(variance + eps) * gamma + beta` for each row of `[rows, columns]`, the variance being the biased one, as
+/// What layer normalisation makes of a row: `(x - mean) / sqrt(variance + eps) * gamma + beta`, the variance being the biased one, as
 /// `torch.nn.functional.layer_norm` computes it.
-///
-/// The rows of `output` are `output_stride` apart; values between them are not touched.
+#[derive(Clone, Copy)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct LayerNorm<'a> {
+    pub gamma: &'a [f32],
+    pub beta: &'a [f32],
+    pub eps: f32,
+}
+
+/// Normalises each row of `[rows, columns]`.
 ///
 /// # Panics
 /// When a slice is too short, or the output's rows overlap.
-#[expect(clippy::too_many_arguments, reason = "two matrices, two vectors and a number")]
 pub fn layer_norm(
     level: Level,
     pool: &Pool,
     [rows, columns]: [usize; 2],
     input: Matrix<'_>,
-    gamma: &[f32],
-    beta: &[f32],
-    eps: f32,
-    output: &mut [f32],
-    output_stride: usize,
+    norm: LayerNorm<'_>,
+    output: MatrixMut<'_>,
 ) {
+    let LayerNorm { gamma, beta, .. } = norm;
     assert!(gamma.len() >= columns && beta.len() >= columns, "gamma or beta has fewer than {columns} values");
-    let normalise = Normalise::Layer { gamma, beta, eps };
-    all_rows(level, pool, [rows, columns], input, normalise, output, output_stride);
+    all_rows(level, pool, [rows, columns], input, Normalise::Layer(norm), output);
 }
 
 /// `exp(x) / sum exp(x)` for each row of `[rows, columns]`.
 ///
-/// The rows of `output` are `output_stride` apart; values between them are not touched. A row with a NaN or plus infinity, or of
-/// nothing but minus infinity, gives NaN, as in PyTorch.
+/// A row with a NaN or plus infinity, or of nothing but minus infinity, gives NaN, as in PyTorch.
 ///
 /// # Panics
 /// When a slice is too short, or the output's rows overlap.
@@ -47,16 +48,15 @@ pub fn softmax(
     pool: &Pool,
     [rows, columns]: [usize; 2],
     input: Matrix<'_>,
-    output: &mut [f32],
-    output_stride: usize,
+    output: MatrixMut<'_>,
 ) {
-    all_rows(level, pool, [rows, columns], input, Normalise::Softmax, output, output_stride);
+    all_rows(level, pool, [rows, columns], input, Normalise::Softmax, output);
 }
 
 /// What is done with a row.
 #[derive(Clone, Copy)]
 enum Normalise<'a> {
-    Layer { gamma: &'a [f32], beta: &'a [f32], eps: f32 },
+    Layer(LayerNorm<'a>),
     Softmax,
 }
 
@@ -66,15 +66,15 @@ fn all_rows(
     [rows, columns]: [usize; 2],
     input: Matrix<'_>,
     normalise: Normalise<'_>,
-    output: &mut [f32],
-    output_stride: usize,
+    output: MatrixMut<'_>,
 ) {
     if rows == 0 || columns == 0 {
         return;
     }
     assert!(input.has(rows, columns), "the input has fewer than {rows} rows of {columns}");
-    check_output(output.len(), [rows, columns], output_stride);
-    let output = Shares::new(output);
+    output.check(rows, columns);
+    let output_stride = output.stride;
+    let output = Shares::new(output.values);
     let height = TASK_VALUES.div_ceil(columns);
     pool.run(rows.div_ceil(height), |task| {
         let rows = task * height..rows.min((task + 1) * height);
@@ -103,7 +103,7 @@ impl Kernel for NormTask<'_> {
             unsafe {
                 let to = self.output.at(row * self.output_stride);
                 match self.normalise {
-                    Normalise::Layer { gamma, beta, eps } => {
+                    Normalise::Layer(LayerNorm { gamma, beta, eps }) => {
                         layer_norm_row::<S>(from, self.columns, gamma.as_ptr(), beta.as_ptr(), eps, to);
                     }
                     Normalise::Softmax => softmax_row::<S>(from, self.columns, to),

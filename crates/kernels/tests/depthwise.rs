@@ -4,7 +4,8 @@ mod common;
 
 use common::{most, values};
 use engraft_kernels::{
-    Activation, DepthwiseWeights, Epilogue, Level, Maps, MapsMut, MapsShape, Matrix, Pool, depthwise,
+    Activation, ConvGeometry, DepthwiseWeights, Epilogue, Level, Maps, MapsMut, MapsShape, Matrix, Pool,
+    depthwise,
 };
 use proptest::prelude::*;
 
@@ -12,6 +13,8 @@ use proptest::prelude::*;
 #[derive(Clone, Debug)]
 struct Case {
     shape: MapsShape,
+    /// Channels of the output for each of the input.
+    multiplier: usize,
     kernel: [usize; 2],
     stride: usize,
     padding: usize,
@@ -31,17 +34,21 @@ fn cases() -> impl Strategy<Value = Case> {
     ];
     let activations =
         prop_oneof![Just(Activation::Identity), Just(Activation::ReLU6), Just(Activation::Hardswish)];
-    let rest = (1usize..4, 0usize..4, 1usize..3, 0usize..5, any::<bool>(), activations);
+    let multipliers = prop_oneof![Just(1), 1usize..5, Just(17)];
+    let rest = (multipliers, 1usize..4, 0usize..4, 1usize..3, 0usize..5, any::<bool>(), activations);
     (sizes, kernels, rest).prop_filter_map(
         "the kernel is larger than the input",
         |(
             (batch, height, width, channels),
             kernel,
-            (stride, padding, dilation, gap, residual, activation),
+            (multiplier, stride, padding, dilation, gap, residual, activation),
         )| {
             let fits = |size: usize, kernel: usize| size + 2 * padding > dilation * (kernel - 1);
             let shape = MapsShape { batch, height, width, channels };
-            let case = Case { shape, kernel, stride, padding, dilation, gap, residual, activation };
+            // As many channels of the output as there are with a multiplier of one.
+            let shape = MapsShape { channels: channels.div_ceil(multiplier), ..shape };
+            let case =
+                Case { shape, multiplier, kernel, stride, padding, dilation, gap, residual, activation };
             (fits(height, kernel[0]) && fits(width, kernel[1])).then_some(case)
         },
     )
@@ -64,64 +71,70 @@ impl Case {
         MapsShape {
             height: size(self.shape.height, height),
             width: size(self.shape.width, width),
-            ..self.shape
+            batch: self.shape.batch,
+            channels: self.shape.channels * self.multiplier,
         }
+    }
+
+    /// From pixel to pixel of the input and of the output.
+    fn strides(&self) -> [usize; 2] {
+        [self.shape, self.output()].map(|shape| shape.channels + self.gap)
     }
 
     /// The kernel's output and its means; gaps between pixels hold 9.
     fn run(&self, level: Level, threads: usize) -> (Vec<f32>, Vec<f32>) {
         let (shape, out) = (self.shape, self.output());
-        let stride = shape.channels + self.gap;
+        let [stride, out_stride] = self.strides();
         let input = values(shape.pixels() * stride, 1);
-        let weight = values(shape.channels * self.kernel[0] * self.kernel[1], 2);
-        let bias = values(shape.channels, 3);
-        let residual = values(out.pixels() * stride, 4);
-        let weights = DepthwiseWeights::new(level, &weight, shape.channels, self.kernel);
+        let weight = values(out.channels * self.kernel[0] * self.kernel[1], 2);
+        let bias = values(out.channels, 3);
+        let residual = values(out.pixels() * out_stride, 4);
+        let geometry = ConvGeometry {
+            kernel: self.kernel,
+            stride: [self.stride; 2],
+            padding: [self.padding; 2],
+            dilation: [self.dilation; 2],
+            groups: shape.channels,
+        };
+        let weights = DepthwiseWeights::new(level, &weight, out.channels, geometry);
         let epilogue = Epilogue {
             bias: Some(&bias),
-            residual: self.residual.then_some(Matrix { values: &residual, stride }),
+            residual: self.residual.then_some(Matrix { values: &residual, stride: out_stride }),
             activation: self.activation,
         };
-        let mut output = vec![9.0; out.pixels() * stride];
+        let mut output = vec![9.0; out.pixels() * out_stride];
         let mut means = vec![0.0; out.batch * out.channels];
-        depthwise(
-            &Pool::new(threads),
-            Maps { values: &input, shape, stride },
-            &weights,
-            [self.stride; 2],
-            [self.padding; 2],
-            [self.dilation; 2],
-            epilogue,
-            Some(&mut means),
-            MapsMut { values: &mut output, shape: out, stride },
-        );
+        let input = Maps { values: &input, shape, stride };
+        let to = MapsMut { values: &mut output, shape: out, stride: out_stride };
+        depthwise(&Pool::new(threads), input, &weights, epilogue, Some(&mut means), to);
         (output, means)
     }
 
     fn expected(&self) -> Vec<f64> {
         let (shape, out) = (self.shape, self.output());
-        let stride = shape.channels + self.gap;
-        let [input, residual] = [values(shape.pixels() * stride, 1), values(out.pixels() * stride, 4)];
+        let [stride, out_stride] = self.strides();
+        let [input, residual] = [values(shape.pixels() * stride, 1), values(out.pixels() * out_stride, 4)];
         let [height, width] = self.kernel;
-        let (weight, bias) = (values(shape.channels * height * width, 2), values(shape.channels, 3));
-        let mut output = vec![9.0; out.pixels() * stride];
+        let (weight, bias) = (values(out.channels * height * width, 2), values(out.channels, 3));
+        let mut output = vec![9.0; out.pixels() * out_stride];
         for pixel in 0..out.pixels() {
             let (image, y, x) =
                 (pixel / out.width / out.height, pixel / out.width % out.height, pixel % out.width);
-            for c in 0..shape.channels {
+            for c in 0..out.channels {
                 let mut sum = bias[c] as f64;
                 for tap in 0..height * width {
                     let row = (y * self.stride + tap / width * self.dilation).wrapping_sub(self.padding);
                     let column = (x * self.stride + tap % width * self.dilation).wrapping_sub(self.padding);
                     if row < shape.height && column < shape.width {
                         let at = (image * shape.height + row) * shape.width + column;
-                        sum += input[at * stride + c] as f64 * weight[c * height * width + tap] as f64;
+                        let value = input[at * stride + c / self.multiplier];
+                        sum += value as f64 * weight[c * height * width + tap] as f64;
                     }
                 }
                 if self.residual {
-                    sum += residual[pixel * stride + c] as f64;
+                    sum += residual[pixel * out_stride + c] as f64;
                 }
-                output[pixel * stride + c] = activate(self.activation, sum);
+                output[pixel * out_stride + c] = activate(self.activation, sum);
             }
         }
         output
@@ -134,7 +147,7 @@ proptest! {
     #[test]
     fn it_is_the_loop(case in cases()) {
         let expected = case.expected();
-        let (out, stride) = (case.output(), case.shape.channels + case.gap);
+        let (out, stride) = (case.output(), case.strides()[1]);
         for level in Level::all() {
             let (output, means) = case.run(level, 1);
             for (i, (value, expected)) in output.iter().zip(&expected).enumerate() {
@@ -159,6 +172,7 @@ proptest! {
 fn channels_that_fill_no_vector_are_activated_once() {
     let case = Case {
         shape: MapsShape { batch: 1, height: 40, width: 40, channels: 136 },
+        multiplier: 1,
         kernel: [3, 3],
         stride: 1,
         padding: 1,
@@ -179,8 +193,21 @@ fn channels_that_fill_no_vector_are_activated_once() {
 #[test]
 #[cfg_attr(miri, ignore = "too large")]
 fn means_of_few_channels() {
+    check_means([20, 1]);
+}
+
+/// More rows than are spread at a time.
+#[test]
+#[cfg_attr(miri, ignore = "too large")]
+fn rows_of_several_outputs_a_channel() {
+    check_means([7, 3]);
+    check_means([40, 2]);
+}
+
+fn check_means([channels, multiplier]: [usize; 2]) {
     let case = Case {
-        shape: MapsShape { batch: 2, height: 61, width: 44, channels: 20 },
+        shape: MapsShape { batch: 2, height: 61, width: 144, channels },
+        multiplier,
         kernel: [5, 5],
         stride: 2,
         padding: 2,
@@ -189,10 +216,13 @@ fn means_of_few_channels() {
         residual: false,
         activation: Activation::Hardswish,
     };
-    let (expected, out, stride) = (case.expected(), case.output(), 23);
+    let (expected, out, stride) = (case.expected(), case.output(), case.strides()[1]);
     let pixels = out.height * out.width;
     for level in Level::all() {
         let (output, means) = case.run(level, 1);
+        for (i, (value, expected)) in output.iter().zip(&expected).enumerate() {
+            assert!((f64::from(*value) - expected).abs() < 1e-5, "{level}, {i}: {value}, not {expected}");
+        }
         for (i, mean) in means.iter().enumerate() {
             let (image, c) = (i / out.channels, i % out.channels);
             let sum: f64 = (0..pixels).map(|p| expected[(image * pixels + p) * stride + c]).sum();

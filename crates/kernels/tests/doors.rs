@@ -10,10 +10,10 @@ use std::sync::Once;
 
 use engraft_kernels::{
     Activation, AttentionShape, ConvGeometry, ConvWeights, DepthwiseWeights, Epilogue, ExpandWeights,
-    Function, Level, Maps, MapsMut, MapsShape, Matrix, PackedMatrix, Pool, PoolGeometry, Prologue, Scores,
-    Similarity, TokenRows, Windows, WinogradTile, WinogradWeights, adaptive_avg_pool, attention, avg_pool,
-    conv, depthwise, elementwise, expand_depthwise, gemm, layer_norm, max_pool, softmax, strided_copy,
-    to_channels_last, winograd,
+    Function, LayerNorm, Level, Maps, MapsMut, MapsShape, Matrix, MatrixMut, PackedMatrix, Pool,
+    PoolGeometry, Prologue, Scores, Similarity, TokenRows, Windows, WinogradTile, WinogradWeights,
+    adaptive_avg_pool, attention, avg_pool, conv, depthwise, elementwise, expand_depthwise, gemm, layer_norm,
+    max_pool, softmax, strided_copy, to_channels_last, winograd,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -139,7 +139,8 @@ fn call_elementwise(level: Level, pool: &Pool, numbers: &[usize]) {
     let affine = Function::Affine { scale: &scale, shift: &shift };
     for function in [Function::Identity, affine, Function::Add(other), Function::Multiply(other), of_images] {
         let mut y = vec![0.0; y];
-        elementwise(level, pool, [rows, columns], x, function, Activation::GELU, &mut y, y_stride);
+        let output = MatrixMut { values: &mut y, stride: y_stride };
+        elementwise(level, pool, [rows, columns], x, function, Activation::GELU, output);
     }
 }
 
@@ -148,8 +149,9 @@ fn call_norms(level: Level, pool: &Pool, numbers: &[usize]) {
     let (x, gamma, beta) = (values(x), values(gamma), values(beta));
     let x = Matrix { values: &x, stride: x_stride };
     let mut y = vec![0.0; y];
-    layer_norm(level, pool, [rows, columns], x, &gamma, &beta, 1e-5, &mut y, y_stride);
-    softmax(level, pool, [rows, columns], x, &mut y, y_stride);
+    let norm = LayerNorm { gamma: &gamma, beta: &beta, eps: 1e-5 };
+    layer_norm(level, pool, [rows, columns], x, norm, MatrixMut { values: &mut y, stride: y_stride });
+    softmax(level, pool, [rows, columns], x, MatrixMut { values: &mut y, stride: y_stride });
 }
 
 fn call_conv(level: Level, pool: &Pool, numbers: &[usize]) {
@@ -174,18 +176,24 @@ fn call_conv(level: Level, pool: &Pool, numbers: &[usize]) {
 
 fn call_depthwise(level: Level, pool: &Pool, numbers: &[usize]) {
     let ([batch, height, width, channels, x, x_stride], rest) = cut::<6>(numbers);
-    let ([weight, kernel, step, padding, dilation], rest) = cut::<5>(rest);
+    let ([weight, out_channels, groups, kernel, step, padding, dilation], rest) = cut::<7>(rest);
     let ([out_height, out_width, y, y_stride, bias, residual, means], _) = cut::<7>(rest);
-    let weights = DepthwiseWeights::new(level, &values(weight), channels, [kernel; 2]);
+    let geometry = ConvGeometry {
+        kernel: [kernel; 2],
+        stride: [step; 2],
+        padding: [padding; 2],
+        dilation: [dilation; 2],
+        groups,
+    };
+    let weights = DepthwiseWeights::new(level, &values(weight), out_channels, geometry);
     let (x, bias, residual) = (values(x), values(bias), values(residual));
     let (mut y, mut means) = (vec![0.0; y], vec![0.0; means]);
     let input = Maps { values: &x, shape: shape([batch, height, width, channels]), stride: x_stride };
-    let residual = Some(Matrix { values: &residual, stride: channels });
+    let residual = Some(Matrix { values: &residual, stride: out_channels });
     let epilogue = Epilogue { bias: Some(&bias), residual, activation: Activation::ReLU };
-    let out = shape([batch, out_height, out_width, channels]);
+    let out = shape([batch, out_height, out_width, out_channels]);
     let output = MapsMut { values: &mut y, shape: out, stride: y_stride };
-    let (step, padding, dilation) = ([step; 2], [padding; 2], [dilation; 2]);
-    depthwise(pool, input, &weights, step, padding, dilation, epilogue, Some(&mut means), output);
+    depthwise(pool, input, &weights, epilogue, Some(&mut means), output);
 }
 
 fn call_expand(level: Level, pool: &Pool, numbers: &[usize]) {
@@ -342,17 +350,8 @@ fn doors() -> Vec<Door> {
         conv_door("conv", [6, 20], 1),
         conv_door("grouped conv", [24, 24], 3),
         conv_door("conv in groups of four", [20, 20], 5),
-        Door {
-            name: "depthwise",
-            numbers: [
-                maps([2, 6, 6, 21]),
-                vec![Length(21 * 9), Other(3), Other(2), Padding(1), Other(1)],
-                vec![Other(3), Other(3), Length(17 * 21 + 21), Apart(21)],
-                vec![Length(21), Length(18 * 21), Length(2 * 21)],
-            ]
-            .concat(),
-            call: call_depthwise,
-        },
+        depthwise_door("depthwise", 21, 1),
+        depthwise_door("depthwise, three outputs a channel", 7, 3),
         Door {
             name: "expand_depthwise",
             numbers: [
@@ -430,6 +429,17 @@ fn conv_door(name: &'static str, [inputs, outputs]: [usize; 2], groups: usize) -
         vec![Length(72 * outputs), Apart(outputs), Length(outputs), Length(72 * outputs)],
     ];
     Door { name, numbers: numbers.concat(), call: call_conv }
+}
+
+fn depthwise_door(name: &'static str, inputs: usize, multiplier: usize) -> Door {
+    let outputs = inputs * multiplier;
+    let numbers = [
+        maps([2, 6, 6, inputs]),
+        vec![Length(outputs * 9), Other(outputs), Other(inputs), Other(3), Other(2), Padding(1), Other(1)],
+        vec![Other(3), Other(3), Length(18 * outputs), Apart(outputs)],
+        vec![Length(outputs), Length(18 * outputs), Length(2 * outputs)],
+    ];
+    Door { name, numbers: numbers.concat(), call: call_depthwise }
 }
 
 #[test]
@@ -544,10 +554,9 @@ fn sizes_of_zero() {
             let maps = Maps::new(&x, input);
             let weights = ConvWeights::new(level, &[1.0; 81], 3, 3, geometry);
             conv(&pool, maps, &weights, epilogue(), MapsMut::new(&mut y, output));
-            let weights = DepthwiseWeights::new(level, &[1.0; 27], 3, [3; 2]);
+            let weights = DepthwiseWeights::new(level, &[1.0; 27], 3, ConvGeometry { groups: 3, ..geometry });
             let (means, step) = (Some(&mut means[..]), [1; 2]);
-            let to = MapsMut::new(&mut y, output);
-            depthwise(&pool, maps, &weights, step, [padding; 2], [1; 2], epilogue(), means, to);
+            depthwise(&pool, maps, &weights, epilogue(), means, MapsMut::new(&mut y, output));
             let weights = ExpandWeights::new(packed(3, 3), &[1.0; 27], [3; 2]);
             let to = MapsMut::new(&mut y, output);
             expand_depthwise(&pool, maps, &weights, epilogue(), step, [padding; 2], epilogue(), None, to);
@@ -604,10 +613,13 @@ fn sizes_of_zero() {
         for [rows, columns] in [[0, 5], [5, 0], [0, 0]] {
             let function = Function::Identity;
             let activation = Activation::ReLU;
-            elementwise(level, &pool, [rows, columns], empty, function, activation, &mut none, columns);
-            softmax(level, &pool, [rows, columns], empty, &mut none, columns);
-            let ones = [1.0; 5];
-            layer_norm(level, &pool, [rows, columns], empty, &ones, &ones, 1e-5, &mut none, columns);
+            let to = MatrixMut { values: &mut none, stride: columns };
+            elementwise(level, &pool, [rows, columns], empty, function, activation, to);
+            let to = MatrixMut { values: &mut none, stride: columns };
+            softmax(level, &pool, [rows, columns], empty, to);
+            let norm = LayerNorm { gamma: &[1.0; 5], beta: &[1.0; 5], eps: 1e-5 };
+            let to = MatrixMut { values: &mut none, stride: columns };
+            layer_norm(level, &pool, [rows, columns], empty, norm, to);
         }
         strided_copy(&pool, &[3, 0], (&nothing, &[0, 1]), (&mut none, &[0, 1]));
         strided_copy(&pool, &[], (&[1.0], &[]), (&mut y[..1], &[]));

@@ -5,13 +5,14 @@ mod common;
 use common::values;
 use engraft_kernels::{
     Activation, ConvGeometry, ConvWeights, DepthwiseWeights, Epilogue, ExpandWeights, Function, Level, Maps,
-    MapsMut, MapsShape, Matrix, PackedMatrix, Pool, Prologue, WinogradTile, WinogradWeights, conv, depthwise,
-    elementwise, expand_depthwise, gemm, winograd,
+    MapsMut, MapsShape, Matrix, MatrixMut, PackedMatrix, Pool, Prologue, WinogradTile, WinogradWeights, conv,
+    depthwise, elementwise, expand_depthwise, gemm, winograd,
 };
 
-const ACTIVATIONS: [Activation; 9] = [
+const ACTIVATIONS: [Activation; 10] = [
     Activation::Identity,
     Activation::ReLU,
+    Activation::LeakyReLU(0.2),
     Activation::ReLU6,
     Activation::SiLU,
     Activation::Hardswish,
@@ -75,7 +76,8 @@ fn single_values() {
         let function = if add { Function::Add(other) } else { Function::Multiply(other) };
         let mut y = vec![0.0; 370];
         let x = Matrix { values: &x, stride: 37 };
-        elementwise(level, pool, [10, 37], x, function, activation, &mut y, 37);
+        let output = MatrixMut { values: &mut y, stride: 37 };
+        elementwise(level, pool, [10, 37], x, function, activation, output);
         check(&y, 37, |row, column| (row, column) == (4, 20), &format!("{level}, {activation:?}"));
     });
 }
@@ -104,9 +106,9 @@ fn convolutions() {
             check(&y, 40, |row, column| inside(row) && of_group(column), &what(&format!("{groups} groups")));
         }
         let (step, padding) = ([1; 2], [1; 2]);
-        let weights = DepthwiseWeights::new(level, &[0.1; 360], 40, [3; 2]);
-        let to = MapsMut::new(&mut y, input);
-        depthwise(pool, maps, &weights, step, padding, [1; 2], epilogue, None, to);
+        let geometry = ConvGeometry { kernel: [3; 2], stride: step, padding, dilation: [1; 2], groups: 40 };
+        let weights = DepthwiseWeights::new(level, &[0.1; 360], 40, geometry);
+        depthwise(pool, maps, &weights, epilogue, None, MapsMut::new(&mut y, input));
         check(&y, 40, |row, column| inside(row) && column == at_channel, &what("depthwise"));
         let expand = PackedMatrix::new(level, 40, 40, |_, _| 0.1);
         let weights = ExpandWeights::new(expand, &[0.1; 360], [3; 2]);

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{cases, most, values};
-use engraft_kernels::{Level, Matrix, Pool, layer_norm, softmax};
+use engraft_kernels::{LayerNorm, Level, Matrix, MatrixMut, Pool, layer_norm, softmax};
 use proptest::prelude::*;
 
 /// What the gaps in the output are filled with.
@@ -20,7 +20,7 @@ fn check(
     [input_gap, output_gap]: [usize; 2],
     centre: f32,
     tolerance: f64,
-    kernel: impl Fn(Level, &Pool, Matrix<'_>, &mut [f32], usize),
+    kernel: impl Fn(Level, &Pool, Matrix<'_>, MatrixMut<'_>),
     row: impl Fn(&[f32]) -> Vec<f64>,
 ) {
     let (stride, output_stride) = (columns + input_gap, columns + output_gap);
@@ -28,7 +28,8 @@ fn check(
     for level in Level::all() {
         let run = |threads: usize| {
             let mut output = vec![GAP; (rows - 1) * output_stride + columns];
-            kernel(level, &Pool::new(threads), Matrix { values: &input, stride }, &mut output, output_stride);
+            let to = MatrixMut { values: &mut output, stride: output_stride };
+            kernel(level, &Pool::new(threads), Matrix { values: &input, stride }, to);
             output
         };
         let output = run(1);
@@ -55,8 +56,9 @@ fn check_layer_norm(shape: [usize; 2], gaps: [usize; 2], centre: f32) {
         gaps,
         centre,
         tolerance,
-        |level, pool, input, output, stride| {
-            layer_norm(level, pool, shape, input, &gamma, &beta, 1e-6, output, stride);
+        |level, pool, input, output| {
+            let norm = LayerNorm { gamma: &gamma, beta: &beta, eps: 1e-6 };
+            layer_norm(level, pool, shape, input, norm, output);
         },
         |x| {
             let n = x.len() as f64;
@@ -76,7 +78,7 @@ fn check_softmax(shape: [usize; 2], gaps: [usize; 2], centre: f32) {
         gaps,
         centre,
         1e-6,
-        |level, pool, input, output, stride| softmax(level, pool, shape, input, output, stride),
+        |level, pool, input, output| softmax(level, pool, shape, input, output),
         |x| {
             let sum: f64 = x.iter().map(|&x| f64::from(x).exp()).sum();
             x.iter().map(|&x| f64::from(x).exp() / sum).collect()
@@ -120,7 +122,9 @@ fn one_column() {
     for level in Level::all() {
         let mut output = [GAP; 1];
         let input = Matrix { values: &[3.0], stride: 1 };
-        layer_norm(level, &Pool::new(1), [1, 1], input, &[2.0], &[0.25], 1e-5, &mut output, 1);
+        let norm = LayerNorm { gamma: &[2.0], beta: &[0.25], eps: 1e-5 };
+        let to = MatrixMut { values: &mut output, stride: 1 };
+        layer_norm(level, &Pool::new(1), [1, 1], input, norm, to);
         assert_eq!(output, [0.25]);
     }
 }
@@ -130,7 +134,8 @@ fn infinities_and_nan() {
     let row = |values: [f32; 3]| {
         Level::all().into_iter().map(move |level| {
             let mut output = [GAP; 3];
-            softmax(level, &Pool::new(1), [1, 3], Matrix { values: &values, stride: 3 }, &mut output, 3);
+            let to = MatrixMut { values: &mut output, stride: 3 };
+            softmax(level, &Pool::new(1), [1, 3], Matrix { values: &values, stride: 3 }, to);
             output
         })
     };

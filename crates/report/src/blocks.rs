@@ -174,12 +174,11 @@ impl Grouping<'_> {
     /// The group of the layer before, for a node that changes its output but little, if nobody else reads that.
     fn layer_before(&self, id: usize, part: Part) -> Option<usize> {
         let node = &self.graph.nodes()[id];
-        let input = match (&node.op, node.inputs.as_slice()) {
-            // Its second input gives the size of the batch only.
-            (Op::ExpandBatch, [input, _]) => input.0,
-            (op, [input]) if !begins_block(op) => input.0,
-            _ => return None,
-        };
+        let mut inputs = self.inputs(id);
+        let (Some(NodeId(input)), None) = (inputs.next(), inputs.next()) else { return None };
+        if begins_block(&node.op) {
+            return None;
+        }
         let readers = self.graph.nodes().iter().filter(|node| node.inputs.contains(&NodeId(input)));
         let group = self.of[input];
         let layers = self.groups[group].module.is_none() && self.groups[group].part == part;
@@ -209,10 +208,10 @@ impl Grouping<'_> {
         false
     }
 
+    /// The nodes whose values a node reads.
     fn inputs(&self, id: usize) -> impl Iterator<Item = NodeId> {
         let node = &self.graph.nodes()[id];
-        let count = if node.op == Op::ExpandBatch { 1 } else { node.inputs.len() };
-        node.inputs.iter().take(count).copied()
+        node.inputs.iter().take(node.op.operands()).copied()
     }
 
     fn block(&self, group: &Group, costs: &[Cost], shapes: &[Shape]) -> Block {

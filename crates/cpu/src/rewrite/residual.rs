@@ -2,7 +2,7 @@
 
 use engraft_kernels::Activation;
 
-use crate::program::{Combine, Kind, Plain, Program, Value};
+use crate::program::{Combine, Kind, Plain, Program, Residual, Value};
 
 pub(super) fn into_end(program: &mut Program, place: usize) -> bool {
     let Kind::Plain(Plain::Combine { inputs: [a, b], by: Combine::Add }) = program.operations[place].kind
@@ -21,7 +21,7 @@ pub(super) fn into_end(program: &mut Program, place: usize) -> bool {
         let mut product = program.operations[made].clone();
         let Some(end) = product.end_mut() else { continue };
         if end.residual.is_none() && end.activation == Activation::Identity {
-            end.residual = Some(if value == a { b } else { a });
+            end.residual = Some(Residual { value: if value == a { b } else { a }, to: value });
             program.merge(made, place, product.node, product.kind);
             return true;
         }

@@ -140,6 +140,9 @@ fn text(op: &Op) -> String {
             .replace("position: ", "position: PositionBias::"),
         Op::Activation { function, .. } => format!("Activation::{function:?}"),
         Op::AdaptiveAvgPool2d { .. } => format!("Op::{op:?}"),
+        Op::Resize(resize) => {
+            format!("{resize:?}").replace("to: ", "to: ResizeTo::").replace("mode: ", "mode: ResizeMode::")
+        }
         Op::Reshape { shape } => {
             let dims: Vec<String> = shape.iter().map(|dim| format!("Dim::{dim:?}")).collect();
             format!("Op::Reshape {{ shape: vec![{}] }}", dims.join(", "))

@@ -12,8 +12,10 @@ use crate::case::{Case, Step};
 /// Channels that vectors and tiles of some instruction set divide, or nearly do.
 const CHANNELS: [usize; 13] = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40];
 
-const ACTIVATIONS: [Activation; 8] = [
+const ACTIVATIONS: [Activation; 10] = [
     Activation::ReLU,
+    Activation::LeakyReLU { negative_slope: 0.01 },
+    Activation::LeakyReLU { negative_slope: -0.75 },
     Activation::ReLU6,
     Activation::SiLU,
     Activation::Hardswish,
@@ -230,7 +232,7 @@ impl Generator {
             return self.shared(x);
         }
         if self.image(x).is_some() && self.chance(65) {
-            return match self.random.below(15) {
+            return match self.random.below(16) {
                 0..4 => self.convolution(x),
                 4 => self.before_product(x),
                 5 => self.squeeze_excitation(x),
@@ -241,6 +243,7 @@ impl Generator {
                 11 => self.tokens(x),
                 12 => self.windows(x),
                 13 => self.pool(x),
+                14 => self.pyramid(x),
                 _ => self.shuffle(x),
             };
         }

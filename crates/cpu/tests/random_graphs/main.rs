@@ -68,6 +68,7 @@ fn every_operation_occurs() {
         "Identity",
         "LayerNorm",
         "LayerNorm2d",
+        "LeakyReLU",
         "Linear",
         "MatMul",
         "MaxPool2d",
@@ -86,6 +87,7 @@ fn every_operation_occurs() {
         "Softmax",
         "StochasticDepth",
         "Tanh",
+        "Upsample",
     ];
     assert_eq!(names, BTreeSet::from(all));
 }

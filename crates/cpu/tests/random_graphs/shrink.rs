@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use engraft_graph::{Activation, Conv2d, Dim, Linear, Op, PositionBias};
+use engraft_graph::{Activation, Conv2d, Dim, Linear, Op, PositionBias, Resize, ResizeMode, ResizeTo};
 
 use crate::case::Case;
 
@@ -89,6 +89,7 @@ fn simplified(case: &Case, step: usize) -> Vec<Case> {
             with(Conv2d { bias: false, ..conv.clone() }.into());
             with(Conv2d { groups: 1, ..conv.clone() }.into());
         }
+        Op::Resize(resize) => with(Resize { mode: ResizeMode::Nearest, ..resize.clone() }.into()),
         Op::Linear(linear) => with(Linear { bias: false, ..linear.clone() }.into()),
         Op::Activation { function, .. } if *function != Activation::ReLU => with(Activation::ReLU.into()),
         Op::Attention(attention) if attention.position != PositionBias::None => {
@@ -204,6 +205,7 @@ fn numbers(case: &mut Case) -> Vec<&mut usize> {
                 numbers.extend([&mut window.kernel, &mut window.stride, &mut window.padding]);
             }
             Op::AdaptiveAvgPool2d { output, .. } => numbers.extend(output),
+            Op::Resize(Resize { to: ResizeTo::Size(size), .. }) => numbers.extend(size),
             Op::Chunk { index, parts, .. } => numbers.extend([index, parts]),
             Op::Select { index, .. } => numbers.push(index),
             Op::PadToMultiple { of, .. } => numbers.push(of),
@@ -222,6 +224,7 @@ fn numbers(case: &mut Case) -> Vec<&mut usize> {
             | Op::Softmax { .. }
             | Op::Dropout { .. }
             | Op::StochasticDepth { .. }
+            | Op::Resize(_)
             | Op::Flatten { .. }
             | Op::Mean { .. }
             | Op::Add

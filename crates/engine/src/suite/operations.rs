@@ -23,6 +23,8 @@ pub(super) struct Case {
     /// Names and shapes, buffers included.
     parameters: Vec<(String, Vec<usize>)>,
     pub(super) output: Reference,
+    /// What PyTorch prints, of modules.
+    print: Option<String>,
 }
 
 /// The cases of `parity/engine.py`.
@@ -30,7 +32,7 @@ pub(super) fn cases() -> Vec<Case> {
     fixture::read("engine/ops")
 }
 
-/// Every operation in evaluation mode, on inputs of many shapes.
+/// Every operation in evaluation mode, on inputs of many shapes; and it is printed as PyTorch prints it.
 pub fn operations_give_torchs_values(engine: &dyn Engine) {
     for case in cases() {
         let (graph, state) = case.network();
@@ -38,6 +40,9 @@ pub fn operations_give_torchs_values(engine: &dyn Engine) {
             engine.network(&graph, state.clone()).and_then(|mut network| network.forward(&case.input(0)));
         let output = output.unwrap_or_else(|error| panic!("{}: {error}", case.name));
         case.output.check(&output, TOLERANCE, &case.name);
+        if let Some(print) = &case.print {
+            assert_eq!(graph.to_string(), format!("Case(\n  (op): {print}\n)"), "{}", case.name);
+        }
     }
 }
 

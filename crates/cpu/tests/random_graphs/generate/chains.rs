@@ -1,7 +1,7 @@
 //! Chains that the engine computes in one step, and what almost is such a chain.
 
 use engraft_engine::SplitMix64;
-use engraft_graph::{Activation, BatchNorm2d, Conv2d, Dim, Linear, Op};
+use engraft_graph::{Activation, BatchNorm2d, Conv2d, Dim, Linear, Op, Resize, ResizeMode, ResizeTo};
 
 use super::Generator;
 
@@ -314,5 +314,29 @@ impl Generator {
             return self.push(Op::Chunk { axis: 1, index, parts }, &[y]);
         }
         Some(y)
+    }
+
+    /// A map and a smaller one, resized and added to it (Lin et al. 2017, arXiv 1612.03144).
+    pub(super) fn pyramid(&mut self, x: usize) -> Option<usize> {
+        let [_, channels, ..] = self.image(x)?;
+        let conv = Conv2d::new(channels, self.channels(), 1);
+        let lateral = self.push(conv, &[x])?;
+        let lateral = self.between(lateral);
+        let [_, channels, ..] = self.image(lateral)?;
+        let small = self.pool(x)?;
+        let [_, of_small, ..] = self.image(small)?;
+        let small = self.push(Conv2d::new(of_small, channels, 1), &[small])?;
+        let small = self.between(small);
+        let mode = self.pick(&[ResizeMode::Nearest, ResizeMode::Bilinear { align_corners: false }]);
+        let like = Resize { to: ResizeTo::Like, square: false, mode };
+        let large = self.push(like, &[small, lateral])?;
+        let y = if self.chance(70) {
+            self.push(Op::Add, &[lateral, large])?
+        } else {
+            self.push(Op::Concat { axis: 1 }, &[large, lateral])?
+        };
+        let [_, channels, ..] = self.image(y)?;
+        let conv = Conv2d::new(channels, self.channels(), 3).padding(1);
+        self.push(conv, &[y])
     }
 }

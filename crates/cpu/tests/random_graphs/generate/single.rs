@@ -1,6 +1,6 @@
 //! Single operations, on values of any rank.
 
-use engraft_graph::{Dim, Linear, Op, Pool};
+use engraft_graph::{Dim, Linear, Op, Pool, Resize, ResizeMode, ResizeTo};
 
 use super::Generator;
 
@@ -80,7 +80,7 @@ impl Generator {
             self.random.below(rank)
         };
         let features = shape[rank - 1];
-        match self.random.below(28) {
+        match self.random.below(29) {
             0 => {
                 let linear = Linear { bias: self.chance(70), ..Linear::new(features, self.channels()) };
                 let y = self.push(linear, &[x])?;
@@ -133,6 +133,7 @@ impl Generator {
             }
             24 => self.reshape(x),
             25 | 26 => self.permuted(x),
+            27 => self.resized(x),
             _ => {
                 let mut axes: Vec<usize> = (0..rank).filter(|_| self.random.below(2) == 0).collect();
                 self.random.shuffle(&mut axes);
@@ -159,6 +160,25 @@ impl Generator {
         let max = self.chance(50);
         let op = if max { Op::MaxPool2d(window) } else { Op::AvgPool2d { window, count_include_pad } };
         self.push(op, &[x])
+    }
+
+    /// To any size, or that of another image.
+    pub(super) fn resized(&mut self, x: usize) -> Option<usize> {
+        self.image(x)?;
+        let mut inputs = vec![x];
+        let to = match self.random.below(3) {
+            0 => ResizeTo::Size([self.random.below(20) + 1, self.random.below(20) + 1]),
+            1 => ResizeTo::Scale([0, 1].map(|_| self.pick(&[0.5, 0.7, 1.0, 1.5, 2.0, 3.0]))),
+            _ => {
+                let is_image = |value: &usize| self.image(*value).is_some();
+                let images: Vec<usize> = (0..=self.case.steps.len()).filter(is_image).collect();
+                inputs.push(self.pick(&images));
+                ResizeTo::Like
+            }
+        };
+        let modes = [false, true].map(|align_corners| ResizeMode::Bilinear { align_corners });
+        let mode = self.pick(&[ResizeMode::Nearest, modes[0], modes[1]]);
+        self.push(Resize { to, square: false, mode }, &inputs)
     }
 
     fn matmul(&mut self, x: usize) -> Option<usize> {
