@@ -129,13 +129,18 @@ class Torch:
 class TorchCompile(Torch):
     """PyTorch compiled by inductor, with the weights frozen into the program."""
 
-    def __init__(self, network, threads):
-        super().__init__(network, threads)
+    @staticmethod
+    def network(network, batch, size):
+        # A library of its own, nearly, which takes seconds to import.
         import torch._inductor.config
 
-        keep_inductors_files()
         torch._inductor.config.freezing = True
-        self.model = torch.compile(self.model)
+        return torch_model(network, size)
+
+    def __init__(self, network, threads):
+        super().__init__(network, threads)
+        keep_inductors_files()
+        self.model = self.torch.compile(self.model)
 
     def run(self, images):
         # Not inference_mode, under which inductor does not freeze.
