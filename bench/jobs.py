@@ -1,14 +1,16 @@
 """Whole jobs as a user starts them from the shell, by PyTorch and by engraft: wall time and memory of all processes.
 
-    python bench/jobs.py --data DATA --weights WEIGHTS [--threads 2] [--rounds 3]
+    python bench/jobs.py --data DATA --weights WEIGHTS [--threads 2] [--rounds 3] [--isa avx2]
 
 DATA has `train/` and `val/` with a folder a class, WEIGHTS are torchvision's for mobilenet_v2 (.pth or .safetensors).
 
-    train       a head of 256 hidden units on frozen mobilenet_v2, 7 epochs; engraft with an empty cache
+    train       a head of 256 hidden units on frozen mobilenet_v2, 7 epochs
     predict     one photo, named by mobilenet_v2
     transform   decoding and the evaluation transform alone, on one thread
 
-The two programs alternate. PyTorch's script augments the photos in each epoch, which engraft does not.
+The programs alternate. Training is done by four: the script that people write (torch_train.py), which computes the
+backbone in each epoch, on photos that it augments; the one that an expert writes (torch_features.py), which computes it
+once a photo, as engraft does; engraft with an empty cache, and engraft with the cache of the run before.
 """
 
 import argparse
@@ -26,22 +28,24 @@ from pathlib import Path
 
 import psutil
 
-from machine import bind, processor
+from machine import avx2_only, bind, processor
+from rounds import markdown
 
-BENCH = Path(__file__).parent
+BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
 
 
-def run(command):
+def run(command, environment):
     """Wall time, peak memory of the process tree and standard output of a command.
 
     Pages that processes share are counted once, where the system tells (PSS, on Linux): PyTorch's loader workers are
     forks, and the sum of their resident sets would count the interpreter three times.
     """
-    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryFile("w+") as output:
-        environment = {**os.environ, "ENGRAFT_CACHE": cache}
+    # In a folder of its own, where engraft writes its run.
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as output:
+        setting = {"env": {**os.environ, **environment}, "cwd": folder}
         start = time.perf_counter()
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(command, **setting, stdout=output, stderr=output)
         samples, ended = [0], threading.Event()
         sampler = threading.Thread(target=sample, args=(process.pid, samples, ended))
         sampler.start()
@@ -78,13 +82,15 @@ def memory(pid):
     return total
 
 
-def alternate(rounds, commands, score=None):
+def alternate(rounds, commands, environment, score=None):
     """Runs the commands in turn; the median of each one's seconds (or of `score(output)`), and its largest peak."""
     runs = {name: [] for name in commands}
     for round in range(rounds):
-        for name, command in commands.items():
-            print(f"round {round + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
-            runs[name].append(run(command))
+        # One cache a round: empty for the first command of ours, full for the second.
+        with tempfile.TemporaryDirectory() as cache:
+            for name, command in commands.items():
+                print(f"round {round + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
+                runs[name].append(run(command, {**environment, "ENGRAFT_CACHE": cache}))
     return {
         name: {
             "median": statistics.median(score(r["output"]) if score else r["seconds"] for r in each),
@@ -100,17 +106,22 @@ def images_a_second(output):
     return float(re.search(r"([\d.]+) a second", output)[1])
 
 
+def absolute(text):
+    return Path(text).resolve()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--data", type=absolute, required=True)
+    parser.add_argument("--weights", type=absolute, required=True)
     parser.add_argument("--jobs", type=lambda text: text.split(","), default=["train", "predict", "transform"])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--isa", choices=["native", "avx2"], default="native", help="avx2 hides AVX-512 from all")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--engraft", type=Path, default=ROOT / "target" / "release" / "engraft", help="our program")
+    parser.add_argument("--engraft", type=absolute, default=ROOT / "target" / "release" / "engraft", help="our program")
     parser.add_argument(
         "--throughput",
-        type=Path,
+        type=absolute,
         default=ROOT / "target" / "release" / "examples" / "throughput",
         help="our decoding alone: cargo build --release -p engraft-data --example throughput",
     )
@@ -121,14 +132,18 @@ def main():
         sys.exit(f"There are no .jpg files below {options.data / 'train'}; name a folder of photos with --data.")
 
     binding = bind(options.threads)
+    environment = avx2_only(ROOT / "target") if options.isa == "avx2" else {}
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     data, weights, threads = options.data, options.weights, options.threads
     head = "--hidden-units 256 --dropout 0.2 --epochs 7 --learning-rate 0.003 --batch-size 64".split()
+    training = [options.engraft, "train", data, "--arch", "mobilenet_v2", "--weights", weights, *head]
     python = [sys.executable]
     jobs = {
         "train": {
             "PyTorch": [*python, BENCH / "torch_train.py", data, weights, str(threads)],
-            "engraft": [options.engraft, "train", data, "--arch", "mobilenet_v2", "--weights", weights, *head, "--out"],
+            "PyTorch, features once": [*python, BENCH / "torch_features.py", data, weights, str(threads)],
+            "engraft": training,
+            "engraft, from its cache": training,
         },
         "predict": {
             "PyTorch": [*python, BENCH / "torch_predict.py", photo, weights, str(threads)],
@@ -139,25 +154,23 @@ def main():
             "engraft": [options.throughput, data / "train"],
         },
     }
-    print(f"{processor()}, {options.threads} threads, {binding}, load before {os.getloadavg()[0]:.1f}")
+    instructions = "AVX2 alone" if options.isa == "avx2" else "its own instruction set"
+    print(f"{processor()}, {instructions}, {threads} threads, {binding}, load before {os.getloadavg()[0]:.1f}")
     print(f"torch {version('torch')}, torchvision {version('torchvision')}, Pillow {version('pillow')}")
-    print(f"Median of {options.rounds} rounds, and the most memory of all.\n")
-    print("| job       | PyTorch                 | engraft                 | faster | memory |")
-    print("| --------- | ----------------------- | ----------------------- | ------ | ------ |")
-    results = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        jobs["train"]["engraft"].append(f"{scratch}/head.safetensors")
-        for job in options.jobs:
-            rate = job == "transform"
-            results[job] = alternate(options.rounds, jobs[job], images_a_second if rate else None)
-            theirs, ours = results[job]["PyTorch"], results[job]["engraft"]
-            cells = []
-            for result in [theirs, ours]:
-                figure = f"{result['median']:.0f} images/s" if rate else f"{result['median']:.2f} s"
-                cells.append(f"{figure}, {result['peak_memory_bytes'] / 1e6:.0f} MB".ljust(23))
-            faster = ours["median"] / theirs["median"] if rate else theirs["median"] / ours["median"]
-            share = ours["peak_memory_bytes"] / theirs["peak_memory_bytes"]
-            print(f"| {job:9} | {' | '.join(cells)} | {f'{faster:.1f} x':6} | {share:6.0%} |", flush=True)
+    print(f"Median of {options.rounds} rounds, and the most memory of all. How often engraft, with an empty cache, is as fast,")
+    print("and what part of the memory it needs, stands last.\n")
+    rows, results = [], {}
+    for job in options.jobs:
+        is_rate = job == "transform"
+        results[job] = alternate(options.rounds, jobs[job], environment, images_a_second if is_rate else None)
+        ours = results[job]["engraft"]
+        for program, result in results[job].items():
+            figure = f"{result['median']:.0f} images/s" if is_rate else f"{result['median']:.2f} s"
+            faster = ours["median"] / result["median"] if is_rate else result["median"] / ours["median"]
+            share = ours["peak_memory_bytes"] / result["peak_memory_bytes"]
+            memory = f"{result['peak_memory_bytes'] / 1e6:.0f} MB"
+            rows.append([job, program, figure, memory, f"{faster:.1f} x", f"{share:.0%}"])
+    print(markdown(["job", "program", "time", "memory", "engraft is faster", "engraft's memory"], rows))
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1))
     for program, result in results.get("train", {}).items():

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,7 +26,30 @@ def bind(threads):
 
 def processor():
     """The processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    return cpuinfo("model name") or platform.processor()
+
+
+def cpuinfo(field):
+    """What Linux says of the first core."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith(field)), "")
+
+
+def avx2_only(folder):
+    """The environment in which programs see AVX2 and nothing beyond it, whatever this machine has (avx2.c)."""
+    flags = cpuinfo("flags").split()
+    if "avx2" not in flags:
+        sys.exit("--isa avx2: this machine has no AVX2, or does not say so.")
+    if "avx512f" not in flags:
+        return {}
+    library = folder / "bench-avx2.so"
+    source = Path(__file__).parent / "avx2.c"
+    compile = ["cc", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-Wl,-z,initfirst", source, "-o", library]
+    subprocess.run(compile, check=True)
+    # Ours may be linked statically, and preloads nothing then.
+    environment = {"LD_PRELOAD": str(library), "ENGRAFT_SIMD": "avx2"}
+    trial = subprocess.run(["/bin/true"], env={**os.environ, **environment}, capture_output=True, text=True)
+    if trial.returncode:
+        sys.exit(f"--isa avx2: {trial.stderr.strip()}")
+    return environment

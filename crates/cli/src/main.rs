@@ -5,6 +5,7 @@
 
 mod commands;
 mod interrupt;
+mod machine;
 mod network;
 mod output;
 mod photo_notes;

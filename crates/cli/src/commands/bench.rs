@@ -1,19 +1,24 @@
 //! `engraft bench`
 
+mod protocol;
+
+use std::error::Error;
 use std::io::{self, Write};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
-use engraft::{Graph, Network, Pretrained, SplitMix64, Tensor};
+use engraft::{Graph, Network, Pretrained, SplitMix64, StateDict, Tensor};
 use engraft_cpu::{CpuEngine, CpuNetwork, Profile, default_threads};
 use serde_json::json;
 
+use self::protocol::{answer, passes};
 use super::Outcome;
+use crate::machine::processor;
 use crate::network::{LoadingOutput, architecture_names, thread_count};
 use crate::output::json_line;
 
-/// How long passes are timed.
-const TIMED: Duration = Duration::from_secs(1);
+/// How long passes are timed, in seconds.
+const TIMED: f64 = 1.0;
 
 /// Passes that are timed at least.
 const LEAST_PASSES: usize = 5;
@@ -49,6 +54,10 @@ pub(crate) struct Bench {
     /// Print one JSON object a network (docs/json.md)
     #[arg(long)]
     json: bool,
+
+    /// Time passes on request, as bench/compare.py wants it
+    #[arg(long, hide = true, conflicts_with_all = ["json", "profile"])]
+    serve: bool,
 }
 
 /// What was measured of a network.
@@ -64,14 +73,18 @@ impl Bench {
     pub(crate) fn run(self) -> Outcome {
         let threads = self.threads.map_or_else(default_threads, |threads| threads as usize);
         let engine = CpuEngine::new(threads);
-        let threads = engine.threads();
+        if self.serve {
+            return self.archs.iter().try_for_each(|arch| self.serve(arch, &engine));
+        }
         let peak = engine.peak_flops();
         if !self.json {
             let mut stdout = io::stdout().lock();
             writeln!(
                 stdout,
-                "{threads} threads, {}, peak {:.0} GFLOP/s, batch {}",
+                "{}, {}, {} threads, peak {:.0} GFLOP/s, batch {}",
+                processor(),
                 engine.instruction_set(),
+                engine.threads(),
                 peak / 1e9,
                 self.batch
             )?;
@@ -80,21 +93,49 @@ impl Bench {
             writeln!(stdout, "{network:<22}{}", rest.map(|column| format!("{column:>12}")).concat())?;
         }
         for arch in &self.archs {
-            let pretrained = Pretrained::new(arch, Some(&self.weights))?.with_size(self.size);
-            let whole = pretrained.network()?;
-            let mut output = LoadingOutput::default();
-            let state = pretrained.load(&whole, None, 0, &mut |event| output.event(event))?;
-            let graph = whole.without_aux();
+            let (graph, state) = self.load(arch)?;
             let mut network = engine.compile(&graph, state)?;
             let input = self.input(&graph);
             let measured = measure(&graph, &mut network, &input)?;
-            self.print(arch, threads, &measured, peak)?;
+            self.print(arch, &engine, &measured, peak)?;
             if self.profile {
                 let profile: Profile = network.profile(&input)?;
                 writeln!(io::stdout().lock(), "{profile}")?;
             }
         }
         Ok(())
+    }
+
+    /// Says what the first pass cost, then times passes on request.
+    fn serve(&self, arch: &str, engine: &CpuEngine) -> Outcome {
+        let (graph, state) = self.load(arch)?;
+        let input = self.input(&graph);
+        let operations = operations(&graph, &input)?;
+        let start = Instant::now();
+        let mut network = engine.compile(&graph, state)?;
+        let load_seconds = start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        network.forward(&input)?;
+        json_line(&json!({
+            "versions": { "engraft": env!("CARGO_PKG_VERSION") },
+            "instruction_set": engine.instruction_set(),
+            "gflop": operations / 1e9,
+            "load_seconds": load_seconds,
+            "first_pass_seconds": start.elapsed().as_secs_f64(),
+        }))?;
+        let pass = || {
+            network.forward(&input)?;
+            Ok(())
+        };
+        answer(pass, || engine.peak_flops())
+    }
+
+    fn load(&self, arch: &str) -> Result<(Graph, StateDict), Box<dyn Error>> {
+        let pretrained = Pretrained::new(arch, Some(&self.weights))?.with_size(self.size);
+        let whole = pretrained.network()?;
+        let mut output = LoadingOutput::default();
+        let state = pretrained.load(&whole, None, 0, &mut |event| output.event(event))?;
+        Ok((whole.without_aux(), state))
     }
 
     /// A batch of noise.
@@ -105,17 +146,20 @@ impl Bench {
         Tensor::f32(shape, values)
     }
 
-    fn print(&self, arch: &str, threads: usize, measured: &Measured, peak: f64) -> io::Result<()> {
+    fn print(&self, arch: &str, engine: &CpuEngine, measured: &Measured, peak: f64) -> io::Result<()> {
         let Measured { seconds, operations, memory_bytes } = *measured;
         let rate = operations / seconds;
         if self.json {
             return json_line(&json!({
                 "arch": arch,
+                "machine": processor(),
+                "instruction_set": engine.instruction_set(),
+                "threads": engine.threads(),
                 "batch": self.batch,
-                "threads": threads,
                 "images_per_second": f64::from(self.batch) / seconds,
                 "milliseconds": 1e3 * seconds,
                 "gflops": rate / 1e9,
+                "peak_gflops": peak / 1e9,
                 "peak_fraction": rate / peak,
                 "peak_memory_bytes": memory_bytes,
             }));
@@ -132,26 +176,24 @@ impl Bench {
     }
 }
 
-fn measure(
-    graph: &Graph,
-    network: &mut CpuNetwork,
-    input: &Tensor,
-) -> Result<Measured, Box<dyn std::error::Error>> {
-    // The first pass chooses kernels and allocates.
-    network.forward(input)?;
-    network.forward(input)?;
-    let mut seconds = Vec::new();
-    let begin = Instant::now();
-    while begin.elapsed() < TIMED || seconds.len() < LEAST_PASSES {
-        let start = Instant::now();
+fn measure(graph: &Graph, network: &mut CpuNetwork, input: &Tensor) -> Result<Measured, Box<dyn Error>> {
+    let mut pass = || {
         network.forward(input)?;
-        seconds.push(start.elapsed().as_secs_f64());
-    }
+        Ok(())
+    };
+    // The first pass packs the weights and allocates.
+    passes(&mut pass, 0.0, 2)?;
+    let mut seconds = passes(&mut pass, TIMED, LEAST_PASSES)?;
     seconds.sort_by(f64::total_cmp);
-    let multiply_adds: u64 = graph.costs(&input.shape)?.iter().map(|cost| cost.multiply_adds).sum();
     Ok(Measured {
         seconds: seconds[seconds.len() / 2],
-        operations: 2.0 * multiply_adds as f64,
+        operations: operations(graph, input)?,
         memory_bytes: network.memory_bytes(),
     })
+}
+
+/// Floating-point operations of a pass, a multiply-add being two.
+fn operations(graph: &Graph, input: &Tensor) -> Result<f64, Box<dyn Error>> {
+    let multiply_adds: u64 = graph.costs(&input.shape)?.iter().map(|cost| cost.multiply_adds).sum();
+    Ok(2.0 * multiply_adds as f64)
 }
