@@ -1,6 +1,6 @@
 //! Cross entropy of a few rows: losses and residuals.
 
-use engraft_kernels::{Level, Matrix, Pool, softmax};
+use engraft_kernels::{Level, Matrix, MatrixMut, Pool, softmax};
 
 /// Sums over some rows, for one layer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,7 +34,8 @@ pub(crate) fn softmax_rows(
     logits: Matrix<'_>,
     residuals: &mut [f32],
 ) -> ChunkSums {
-    softmax(level, pool, [labels.len(), classes], logits, residuals, logits.stride);
+    let output = MatrixMut { values: residuals, stride: logits.stride };
+    softmax(level, pool, [labels.len(), classes], logits, output);
     let mut sums = ChunkSums::default();
     for (row, label) in labels.enumerate() {
         let first = row * logits.stride;
