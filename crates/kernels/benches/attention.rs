@@ -56,7 +56,12 @@ fn windows(bench: &Bench, name: &str, batch: usize, size: usize, heads: usize, c
     let shape = AttentionShape { groups: batch * count, tokens, heads, head_dim: 32 };
     let rows = batch * size * size;
     let values: Vec<f32> = (0..rows * 3 * dim).map(|i| (i as f32 * 0.37).sin()).collect();
-    let (bias, mask) = (vec![0.1; heads * tokens * tokens], vec![0.0; count * tokens * tokens]);
+    let bias = vec![0.1; heads * tokens * tokens];
+    // Every window has a seam in its middle; in an image of a shifted Swin only the last ones of rows and columns have.
+    let half = |token: usize| token % side < side / 2;
+    let seen = |query: usize, key: usize| if half(query) == half(key) { 0.0 } else { -100.0 };
+    let mask: Vec<f32> =
+        (0..count * tokens * tokens).map(|i| seen(i / tokens % tokens, i % tokens)).collect();
     let scales = vec![5.0; heads];
     let similarity = if cosine { Similarity::Cosine(&scales) } else { Similarity::Product(0.177) };
     let scores = Scores { similarity, bias: Some(&bias), mask: Some(&mask) };

@@ -104,18 +104,24 @@ impl Kernel for ActivateRows {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let ActivateRows { activation, start, rows, columns, stride } = self;
+        let whole = columns - columns % S::LANES;
         macro_rules! sweep {
             ($function:expr) => {
                 for row in 0..rows {
-                    let mut column = 0;
-                    while column < columns {
-                        // SAFETY: the caller's.
-                        unsafe {
-                            let at = start.add(row * stride + column);
-                            let y = $function.apply::<S>(S::load_upto(at, columns - column));
-                            S::store_upto(at, y, columns - column);
+                    // SAFETY: the caller's.
+                    unsafe {
+                        let row = start.add(row * stride);
+                        let mut column = 0;
+                        while column < whole {
+                            let at = row.add(column);
+                            S::store(at, $function.apply::<S>(S::load(at)));
+                            column += S::LANES;
                         }
-                        column += S::LANES;
+                        if whole < columns {
+                            let (at, rest) = (row.add(whole), columns - whole);
+                            let y = $function.apply::<S>(S::load_first(at, rest));
+                            S::store_first(at, y, rest);
+                        }
                     }
                 }
             };

@@ -1,6 +1,7 @@
 //! Depthwise convolution: every channel of the output has a kernel of its own, and reads one channel of the input.
 //!
-//! Lanes are channels; a task computes some rows of an image for some vectors of channels, one vector after the other.
+//! Lanes are channels; a task computes some rows of an image for some vectors of channels: of a few rows one vector after the other, so
+//! that what one reads beside its own channels is still in the cache for the next.
 
 mod channel_vector;
 mod expand;
@@ -20,6 +21,9 @@ pub use expand::{ExpandWeights, expand_depthwise};
 
 /// Multiply-adds of a task, so that handing it out costs little beside it.
 const TASK_WORK: usize = 100_000;
+
+/// Values of the input's rows that are read for all vectors of channels before the next rows follow: a part of the second-level cache.
+const ROWS_VALUES: usize = 48 << 10;
 
 /// The weights of a depthwise convolution in the order in which it reads them, for the instruction set they were packed for.
 ///
@@ -73,9 +77,10 @@ fn first_channel(block: usize, channels: usize, lanes: usize) -> usize {
 /// the second level.
 const SPREAD_VALUES: usize = 16 << 10;
 
-/// Rows of the output, an even number, for which rows of the input, of so many values, are spread at a time.
-fn rows_at_once(down: Axis, row: usize) -> usize {
-    ((SPREAD_VALUES / row.max(1)).saturating_sub(down.reach()) / down.stride + 1).max(2) & !1
+/// Rows of the output, an even number, that reach about so many values of the input, whose rows have `row` of them. Even, as many rows
+/// are summed at a time for the means.
+fn rows_at_once(values: usize, down: Axis, row: usize) -> usize {
+    ((values / row.max(1)).saturating_sub(down.reach()) / down.stride + 1).max(2) & !1
 }
 
 /// Rows of the input that so many successive rows of the output read, at most.
@@ -118,13 +123,6 @@ pub fn depthwise(
     let division = Division::new(shape, blocks - usize::from(moved), work, pool.threads(), along.is_some());
     let [down, _] = geometry.axes(input.shape.height, input.shape.width);
     let row = input.shape.width * lanes;
-    let (at_once, spread) = match channels == geometry.groups {
-        true => (shape.height, 0),
-        false => {
-            let at_once = rows_at_once(down, row).min(shape.height);
-            (at_once, row * rows_reached(down, at_once))
-        }
-    };
     let output_stride = output.stride;
     let to = Shares::new(output.values);
     pool.run(division.tasks(), |task| {
@@ -132,7 +130,17 @@ pub fn depthwise(
         if moved && blocks.end == division.blocks {
             blocks.end += 1;
         }
-        with_scratch(spread, 0, |spread, _| {
+        // Spread rows are those of one block.
+        let (at_once, spread) = match channels == geometry.groups {
+            true => (rows_at_once(ROWS_VALUES, down, row * blocks.len()), 0),
+            false => {
+                let at_once = rows_at_once(SPREAD_VALUES, down, row);
+                (at_once, row * rows_reached(down, at_once))
+            }
+        };
+        let sums = blocks.len() * lanes;
+        with_scratch(sums + spread, 0, |scratch, _| {
+            let (sums, spread) = scratch.split_at_mut(sums);
             level.run(Strip {
                 geometry,
                 input,
@@ -144,8 +152,9 @@ pub fn depthwise(
                 shape,
                 image,
                 rows,
-                blocks,
                 at_once,
+                blocks,
+                sums,
                 spread,
             });
         });
@@ -232,10 +241,13 @@ struct Strip<'a> {
     shape: MapsShape,
     image: usize,
     rows: Range<usize>,
-    blocks: Range<usize>,
-    /// Rows that are computed before the next rows of the input are spread, if they are.
+    /// Rows that are computed for all blocks before the next follow.
     at_once: usize,
-    /// Room for the rows of the input that they reach; none if each channel of the output has one of the input to itself.
+    blocks: Range<usize>,
+    /// Those of the pixels so far, `[blocks, lanes]`, if means are wanted.
+    sums: &'a mut [f32],
+    /// Room for the rows of the input that these reach, if they are spread; none if each channel of the output has one of the input to
+    /// itself.
     spread: &'a mut [f32],
 }
 
@@ -249,44 +261,42 @@ impl Kernel for Strip<'_> {
         let ConvGeometry { kernel, groups, .. } = self.geometry;
         let channels = self.weights.channels;
         let pixels = self.shape.height * self.shape.width;
-        for block in self.blocks.clone() {
-            let first = first_channel(block, channels, S::LANES);
-            let count = channels.min(S::LANES);
-            let image = self.image * height * width * self.input.stride;
-            let weights = &self.weights.values[block * kernel[0] * kernel[1] * S::LANES..];
-            // SAFETY: `depthwise` has checked the slices, and made room for what is spread; tasks have different rows or channels.
-            unsafe {
-                let mut vector = ChannelVector {
-                    windows: &windows,
-                    from: self.input.values.as_ptr().add(image),
-                    pixel: self.input.stride,
-                    whole: count == S::LANES,
-                    weights: weights.as_ptr(),
-                    channels: count,
-                    to: self.output.at(self.image * pixels * self.output_stride + first),
-                    to_width: self.shape.width,
-                    to_pixel: self.output_stride,
-                    end: PanelEnd::new(&self.epilogue, self.image * pixels, first),
-                    with_sums: self.means.is_some(),
-                };
-                if groups == channels {
-                    vector.from = vector.from.add(first);
-                } else {
-                    (vector.pixel, vector.whole) = (S::LANES, true);
-                }
-                let mut sums = S::zero();
-                let mut begin = self.rows.start;
-                while begin < self.rows.end {
-                    let rows = begin..(begin + self.at_once).min(self.rows.end);
-                    if groups < channels {
+        self.sums.fill(0.0);
+        for begin in self.rows.clone().step_by(self.at_once) {
+            let rows = begin..(begin + self.at_once).min(self.rows.end);
+            for (number, block) in self.blocks.clone().enumerate() {
+                let first = first_channel(block, channels, S::LANES);
+                let count = channels.min(S::LANES);
+                let image = self.image * height * width * self.input.stride;
+                let weights = &self.weights.values[block * kernel[0] * kernel[1] * S::LANES..];
+                // SAFETY: `depthwise` has checked the slices, and made room for what is spread; tasks have different rows or channels.
+                unsafe {
+                    let mut vector = ChannelVector {
+                        windows: &windows,
+                        from: self.input.values.as_ptr().add(image),
+                        pixel: self.input.stride,
+                        whole: count == S::LANES,
+                        weights: weights.as_ptr(),
+                        channels: count,
+                        to: self.output.at(self.image * pixels * self.output_stride + first),
+                        to_width: self.shape.width,
+                        to_pixel: self.output_stride,
+                        end: PanelEnd::new(&self.epilogue, self.image * pixels, first),
+                        with_sums: self.means.is_some(),
+                    };
+                    if groups == channels {
+                        vector.from = vector.from.add(first);
+                    } else {
+                        (vector.pixel, vector.whole) = (S::LANES, true);
                         vector.from = self.spread_rows::<S>(image, windows[0].span(rows.clone()), first);
                     }
-                    sums = vector.rows::<S>(rows.clone(), sums);
-                    begin = rows.end;
-                }
-                if let Some(means) = self.means {
-                    let mean = S::mul(sums, S::splat(1.0 / pixels as f32));
-                    S::store_upto(means.at(self.image * channels + first), mean, count);
+                    let sums = self.sums[number * S::LANES..].as_mut_ptr();
+                    let so_far = vector.rows::<S>(rows.clone(), S::load(sums));
+                    S::store(sums, so_far);
+                    if let Some(means) = self.means.filter(|_| rows.end == self.rows.end) {
+                        let mean = S::mul(so_far, S::splat(1.0 / pixels as f32));
+                        S::store_upto(means.at(self.image * channels + first), mean, count);
+                    }
                 }
             }
         }

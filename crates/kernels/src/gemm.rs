@@ -342,9 +342,10 @@ impl Kernel for PanelRows {
         let PanelRows { rows, count, b, b_stride, width, columns, end, to, to_stride } = self;
         // SAFETY: the caller's.
         unsafe {
+            let most = most_rows::<S>(width.div_ceil(S::LANES));
             let mut done = 0;
             while done < count {
-                let height = (count - done).min(S::TILE_ROWS);
+                let height = (count - done).min(most);
                 let rows = Rows { pointers: rows.pointers.add(done), ..rows };
                 let (tile_end, clamped) = end.of_tile(done);
                 let to = to.add(done * to_stride);
@@ -371,22 +372,27 @@ impl Kernel for PanelRows {
     }
 }
 
-/// Calls a tile function with the height as its constant: at most that of the instruction set's tile.
+/// Rows of a tile of so many vectors: a single one needs eight, so that no sum waits for the one before it.
+const fn most_rows<S: Simd>(vectors: usize) -> usize {
+    if vectors == 1 && S::TILE_ROWS < 8 { 8 } else { S::TILE_ROWS }
+}
+
+/// Calls a tile function with the height as its constant, which is one of the first so many.
 macro_rules! of_height {
-    ($height:expr, $set:ty, |$rows:ident| $call:expr, [$($literal:literal)*]) => {
+    ($height:expr, $most:expr, |$rows:ident| $call:expr, [$($literal:literal)*]) => {
         match $height {
             $($literal => {
                 const $rows: usize = $literal;
-                // Not even compiled for those that are less high.
-                if const { $rows <= <$set>::TILE_ROWS } {
+                // The others are not even compiled.
+                if const { $rows <= $most } {
                     $call
                 }
             })*
             _ => unreachable!("a tile has at most 14 rows"),
         }
     };
-    ($height:expr, $set:ty, |$rows:ident| $call:expr) => {
-        of_height!($height, $set, |$rows| $call, [1 2 3 4 5 6 7 8 9 10 11 12 13 14])
+    ($height:expr, $most:expr, |$rows:ident| $call:expr) => {
+        of_height!($height, $most, |$rows| $call, [1 2 3 4 5 6 7 8 9 10 11 12 13 14])
     };
 }
 
@@ -405,7 +411,9 @@ unsafe fn tile_of<S: Simd, V: Simd, const VECTORS: usize>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        of_height!(height, S, |ROWS| tile::<V, ROWS, VECTORS>(rows, b, b_stride, columns, end, to, to_stride))
+        of_height!(height, most_rows::<S>(VECTORS), |ROWS| tile::<V, ROWS, VECTORS>(
+            rows, b, b_stride, columns, end, to, to_stride
+        ))
     }
 }
 
@@ -424,7 +432,9 @@ unsafe fn narrow_tile_of<S: Simd, V: Simd>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        of_height!(height, S, |ROWS| narrow_tile::<V, ROWS>(rows, b, b_stride, columns, end, to, to_stride))
+        of_height!(height, most_rows::<S>(1), |ROWS| narrow_tile::<V, ROWS>(
+            rows, b, b_stride, columns, end, to, to_stride
+        ))
     }
 }
 

@@ -207,7 +207,12 @@ unsafe fn softmax_row<S: Simd>(from: *const f32, columns: usize, to: *mut f32) {
     }
 }
 
-/// Makes `exp(y - the largest y)` of the `columns` values of a row, `y` being `scale x + first + second`, and returns their sum.
+/// What a score is below the largest when its exponential counts as zero. That of a mask's -100 would be subnormal, and a machine needs
+/// many times as long to make such a number, and again for each product with it; beside the largest, which is one, it is nothing.
+const LEAST_EXPONENT: f32 = -87.0;
+
+/// Makes `exp(y - the largest y)` of the `columns` values of a row, `y` being `scale x + first + second`, and returns their sum. What
+/// would be below 1.6e-38 is zero.
 ///
 /// # Safety
 /// The machine has the instruction set. The row is in whole vectors, with minus infinity behind the columns, which stays; `first`
@@ -243,8 +248,10 @@ pub(crate) unsafe fn softmax_scores<S: Simd>(
         }
         let shift = S::mul(S::splat(-S::largest(largest)), scale);
         let mut sum = S::zero();
+        let least = S::splat(LEAST_EXPONENT);
         for column in (0..columns).step_by(S::LANES) {
-            let y = math::exp::<S>(S::mul_add(S::load(row.add(column)), scale, shift));
+            let x = S::mul_add(S::load(row.add(column)), scale, shift);
+            let y = S::select_less(x, least, S::zero(), math::exp::<S>(S::max(least, x)));
             sum = S::add(sum, y);
             S::store_upto(row.add(column), y, columns - column);
         }

@@ -188,23 +188,30 @@ impl Kernel for PoolingTask<'_> {
                             let pixel = (image * height + y) * width + x;
                             self.input.values.as_ptr().add(pixel * self.input.stride + channel)
                         };
-                        let mut sum = S::zero();
-                        if let Pooling::Max(_) = self.pooling {
-                            sum = S::splat(f32::NEG_INFINITY);
+                        let value = if let Pooling::Max(_) = self.pooling {
+                            let mut largest = S::splat(f32::NEG_INFINITY);
                             for y in ys.clone() {
                                 for x in xs.clone() {
-                                    sum = S::max_or_nan(sum, S::load_upto(at(y, x), lanes));
+                                    largest = S::max_or_nan(largest, S::load_upto(at(y, x), lanes));
                                 }
                             }
+                            largest
                         } else {
+                            // Four sums, because one addition would wait for the other.
+                            let mut four = [S::zero(); 4];
                             for y in ys.clone() {
-                                for x in xs.clone() {
-                                    sum = S::add(sum, S::load_upto(at(y, x), lanes));
+                                for x in xs.clone().step_by(4) {
+                                    for (i, sum) in four.iter_mut().enumerate() {
+                                        if x + i < xs.end {
+                                            *sum = S::add(*sum, S::load_upto(at(y, x + i), lanes));
+                                        }
+                                    }
                                 }
                             }
-                            sum = S::div(sum, S::splat(count));
-                        }
-                        S::store_upto(self.output.at(pixel * self.stride + channel), sum, lanes);
+                            let [a, b, c, d] = four;
+                            S::div(S::add(S::add(a, b), S::add(c, d)), S::splat(count))
+                        };
+                        S::store_upto(self.output.at(pixel * self.stride + channel), value, lanes);
                     }
                     channel += S::LANES;
                 }

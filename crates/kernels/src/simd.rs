@@ -57,11 +57,9 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, rounded once where the machine can.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// To the nearest whole number, ties to even.
-    unsafe fn round(v: Self::V) -> Self::V;
     unsafe fn sqrt(v: Self::V) -> Self::V;
-    /// `v 2^n` for whole `n` in -126..=128; may be infinite for 128.
-    unsafe fn scale(v: Self::V, n: Self::V) -> Self::V;
+    /// `2^(n - 127)`, `n` being the lowest eight bits of each value, of which the ninth is zero: 0 for 0, infinite for 255.
+    unsafe fn power_of_two(v: Self::V) -> Self::V;
     /// `yes` where `a < b`, otherwise `no`.
     unsafe fn select_less(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// Value `I` of each four lanes in all four of them.

@@ -61,18 +61,36 @@ pub(crate) unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
             for (r, a) in a.iter_mut().enumerate() {
                 *a = (*pointers.add(r)).add(rows.offset);
             }
-            for k in 0..rows.run {
-                let mut columns = [S::zero(); VECTORS];
-                for (v, column) in columns.iter_mut().enumerate() {
-                    *column = S::load(b.add(v * S::LANES));
-                }
-                for r in 0..ROWS {
-                    let x = S::splat(*a[r].add(k));
-                    for v in 0..VECTORS {
-                        sums[r][v] = S::mul_add(x, columns[v], sums[r][v]);
+            macro_rules! step {
+                ($k:expr) => {
+                    let mut columns = [S::zero(); VECTORS];
+                    for (v, column) in columns.iter_mut().enumerate() {
+                        *column = S::load(b.add(v * S::LANES));
                     }
+                    for r in 0..ROWS {
+                        let x = S::splat(*a[r].add($k));
+                        for v in 0..VECTORS {
+                            sums[r][v] = S::mul_add(x, columns[v], sums[r][v]);
+                        }
+                    }
+                    b = b.add(b_stride);
+                };
+            }
+            let mut k = 0;
+            // With sixteen registers a step is twelve multiply-adds, too few to hide what a loop costs beside them. The compiler does
+            // not unroll it.
+            if S::REGISTERS == 16 && ROWS == S::TILE_ROWS && VECTORS == 2 {
+                while k + 4 <= rows.run {
+                    step!(k);
+                    step!(k + 1);
+                    step!(k + 2);
+                    step!(k + 3);
+                    k += 4;
                 }
-                b = b.add(b_stride);
+            }
+            while k < rows.run {
+                step!(k);
+                k += 1;
             }
         }
         if columns >= VECTORS * S::LANES {

@@ -239,3 +239,32 @@ fn keys_of_length_zero() {
 fn a_row_of_two_tokens() {
     TokenRows::new(vec![0, 3, 1, 3], 4);
 }
+
+/// Where a mask hides a token, its weight is zero: a subnormal number, as `exp(-100)` would be, takes a machine many times as long.
+#[test]
+#[cfg_attr(miri, ignore = "too large")]
+fn what_a_mask_hides_counts_nothing() {
+    let tokens = 240;
+    let shape = AttentionShape { groups: 1, tokens, heads: 1, head_dim: tokens };
+    // Queries and keys are zero, and a token's value is one at its own place: the output is the weights, which fall by `exp(-1/2)`.
+    let mut qkv = vec![0.0; tokens * 3 * tokens];
+    (0..tokens).for_each(|token| qkv[(token * 3 + 2) * tokens + token] = 1.0);
+    let mask: Vec<f32> = (0..tokens * tokens).map(|i| -0.5 * (i % tokens) as f32).collect();
+    let sum: f64 = (0..tokens).map(|i| (-0.5 * i as f64).exp()).sum();
+    for level in Level::all() {
+        let mut output = vec![GAP; tokens * tokens];
+        let qkv = Matrix { values: &qkv, stride: 3 * tokens };
+        let scores = Scores { similarity: Similarity::Product(1.0), bias: None, mask: Some(&mask) };
+        attention(level, &Pool::new(1), shape, qkv, scores, None, &mut output, tokens);
+        for (i, &weight) in output.iter().enumerate() {
+            let token = i % tokens;
+            let exact = (-0.5 * token as f64).exp() / sum;
+            if token > 174 {
+                assert_eq!(weight, 0.0, "{level}: {token}");
+            } else {
+                let error = (f64::from(weight) - exact).abs();
+                assert!(error <= 1e-5 * exact + 1e-44, "{level}: {token}: {weight}, not {exact}");
+            }
+        }
+    }
+}

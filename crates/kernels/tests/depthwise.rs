@@ -189,11 +189,13 @@ fn channels_that_fill_no_vector_are_activated_once() {
     }
 }
 
-/// Few channels of many rows: the rows are divided among tasks, and the means computed afterwards.
+/// Few channels of many rows: the rows are divided among tasks, and the means computed afterwards. Of many channels, a task has all
+/// rows of some, and goes through these a few at a time.
 #[test]
 #[cfg_attr(miri, ignore = "too large")]
-fn means_of_few_channels() {
+fn means_of_many_rows() {
     check_means([20, 1]);
+    check_means([139, 1]);
 }
 
 /// More rows than are spread at a time.
@@ -229,5 +231,38 @@ fn check_means([channels, multiplier]: [usize; 2]) {
             assert!((f64::from(*mean) - sum / pixels as f64).abs() < 1e-5, "{level}: mean {i}");
         }
         assert!(case.run(level, 3) == (output, means), "{level}: threads change the result");
+    }
+}
+
+/// Tiles that reach beyond the left edge, the right one and both, by as many columns as networks pad with and by others.
+#[test]
+fn columns_beyond_the_edges() {
+    for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1)] {
+        for padding in [kernel / 2, kernel / 2 + 1, 1] {
+            for tiles in 1..if cfg!(miri) { 2 } else { 4 } {
+                // The output is so many tiles of seven columns wide, or a column less.
+                for width in [7 * tiles, 7 * tiles - 1].map(|columns| columns * stride) {
+                    let case = Case {
+                        shape: MapsShape { batch: 1, height: 5, width, channels: 19 },
+                        multiplier: 1,
+                        kernel: [kernel; 2],
+                        stride,
+                        padding,
+                        dilation: 1,
+                        gap: 1,
+                        residual: false,
+                        activation: Activation::Identity,
+                    };
+                    let expected = case.expected();
+                    for level in Level::all() {
+                        let (output, _) = case.run(level, 1);
+                        for (i, (value, expected)) in output.iter().zip(&expected).enumerate() {
+                            let near = (f64::from(*value) - expected).abs() < 1e-5;
+                            assert!(near, "{level}, {case:?}, {i}: {value}, not {expected}");
+                        }
+                    }
+                }
+            }
+        }
     }
 }

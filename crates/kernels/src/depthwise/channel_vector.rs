@@ -2,7 +2,7 @@
 //!
 //! A tile of seven columns of one or two rows of the output stays in registers, while the input's rows below it are read one after
 //! the other; within a row, a value is read once for all the columns that it contributes to. Kernel rows beyond the input are left
-//! out; columns beyond it are read from zeros.
+//! out, and so are columns beyond it, if they are as many as networks pad with; others are read from zeros.
 
 use std::ops::Range;
 
@@ -16,6 +16,19 @@ const COLUMNS: usize = 7;
 
 /// Columns of the tile for what is left.
 const FEW_COLUMNS: usize = 4;
+
+/// Edges of a tile, beyond which its windows reach: by [`LEFT`] half a kernel, by [`RIGHT`] that less what a stride jumps over, by
+/// [`ANY`] any number of columns on either side.
+const INSIDE: u8 = 0;
+const LEFT: u8 = 1;
+const RIGHT: u8 = 2;
+const BOTH: u8 = LEFT | RIGHT;
+const ANY: u8 = 4;
+
+/// Columns beyond [`LEFT`] and [`RIGHT`].
+const fn beyond(kernel: usize, stride: usize) -> [usize; 2] {
+    [kernel / 2, (kernel / 2).saturating_sub(stride - 1)]
+}
 
 /// What columns beyond the input are read from; no vector has more lanes.
 static ZEROS: [f32; 16] = [0.0; 16];
@@ -133,14 +146,17 @@ impl ChannelVector<'_> {
                     } else if left > FEW_COLUMNS && left != 2 * FEW_COLUMNS {
                         window.columns = left.min(COLUMNS);
                         // Two rows of a seven wide kernel are too much for the compiler without the edge's checks: half as fast.
-                        if (WIDTH < 7 || ROWS == 1) && window.inside() {
-                            tile::<S, WIDTH, STRIDE, ROWS, COLUMNS, false>(window);
-                        } else {
-                            tile::<S, WIDTH, STRIDE, ROWS, COLUMNS, true>(window);
+                        let edges = if WIDTH < 7 || ROWS == 1 { window.edges() } else { ANY };
+                        match edges {
+                            INSIDE => tile::<S, WIDTH, STRIDE, ROWS, COLUMNS, INSIDE>(window),
+                            LEFT => tile::<S, WIDTH, STRIDE, ROWS, COLUMNS, LEFT>(window),
+                            RIGHT => tile::<S, WIDTH, STRIDE, ROWS, COLUMNS, RIGHT>(window),
+                            BOTH => tile::<S, WIDTH, STRIDE, ROWS, COLUMNS, BOTH>(window),
+                            _ => tile::<S, WIDTH, STRIDE, ROWS, COLUMNS, ANY>(window),
                         }
                     } else {
                         window.columns = left.min(FEW_COLUMNS);
-                        tile::<S, WIDTH, STRIDE, ROWS, FEW_COLUMNS, true>(window);
+                        tile::<S, WIDTH, STRIDE, ROWS, FEW_COLUMNS, ANY>(window);
                     }
                     window.column += window.columns;
                 }
@@ -158,9 +174,18 @@ impl ChannelVector<'_> {
                     activate_rows::<S>(activation, window.to, pixels, self.channels, self.to_pixel);
                 }
                 if self.with_sums {
-                    for i in 0..pixels {
-                        sums = S::add(sums, S::load_upto(window.to.add(i * self.to_pixel), self.channels));
+                    // Four sums, because one addition would wait for the other.
+                    let mut four = [S::zero(); 4];
+                    let at = |i: usize| S::load_upto(window.to.add(i * self.to_pixel), self.channels);
+                    for i in (0..pixels).step_by(4) {
+                        for (j, sum) in four.iter_mut().enumerate() {
+                            if i + j < pixels {
+                                *sum = S::add(*sum, at(i + j));
+                            }
+                        }
                     }
+                    let [a, b, c, d] = four;
+                    sums = S::add(sums, S::add(S::add(a, b), S::add(c, d)));
                 }
                 row += rows;
             }
@@ -212,17 +237,24 @@ struct ChannelTile<'a> {
 }
 
 impl ChannelTile<'_> {
-    /// Whether a whole tile of columns reads only columns of the input that exist.
+    /// Beyond which edges of the input a tile's windows reach.
     #[inline(always)]
-    fn inside(&self) -> bool {
+    fn edges(&self) -> u8 {
         let [_, across] = self.windows;
-        let taps = (COLUMNS - 1) * across.stride + across.kernel;
-        self.columns == COLUMNS && across.covers(self.column, taps)
+        let first = self.column * across.stride;
+        let behind = first + (COLUMNS - 1) * across.stride + across.kernel;
+        let left = across.padding.saturating_sub(first);
+        let right = behind.saturating_sub(across.padding + across.size);
+        let known = beyond(across.kernel, across.stride);
+        if self.columns < COLUMNS || ![0, known[0]].contains(&left) || ![0, known[1]].contains(&right) {
+            return ANY;
+        }
+        (if left > 0 { LEFT } else { INSIDE }) | (if right > 0 { RIGHT } else { INSIDE })
     }
 }
 
 /// The sums of `ROWS x COLUMNS` pixels, finished and stored, of which `window.rows x window.columns`
-/// exist; without `EDGE` all columns do, and so do all that they read.
+/// exist; unless `EDGES` are [`ANY`], all columns do, and all that they read but what `EDGES` says.
 #[inline(always)]
 unsafe fn tile<
     S: Simd,
@@ -230,11 +262,15 @@ unsafe fn tile<
     const STRIDE: usize,
     const ROWS: usize,
     const COLUMNS: usize,
-    const EDGE: bool,
+    const EDGES: u8,
 >(
     window: ChannelTile<'_>,
 ) {
     let [down, across] = *window.windows;
+    let [left_out, right_out] = beyond(WIDTH, STRIDE);
+    let places = (COLUMNS - 1) * STRIDE + WIDTH;
+    let first_place = if EDGES & LEFT != 0 { left_out } else { 0 };
+    let behind_place = if EDGES & RIGHT != 0 { places - right_out } else { places };
     // SAFETY: the caller's.
     unsafe {
         let bias = if window.bias.is_null() { S::zero() } else { S::load_upto(window.bias, window.channels) };
@@ -260,8 +296,11 @@ unsafe fn tile<
                         let weight = S::load(weights.add(tap * S::LANES));
                         for (c, sum) in sums.iter_mut().enumerate() {
                             let place = c * STRIDE + tap;
+                            if place < first_place || place >= behind_place {
+                                continue;
+                            }
                             let mut from = line.wrapping_add(place * window.pixel);
-                            if EDGE && left.wrapping_add(place) >= across.size {
+                            if EDGES == ANY && left.wrapping_add(place) >= across.size {
                                 from = ZEROS.as_ptr();
                             }
                             *sum = S::mul_add(S::load(from), weight, *sum);
@@ -274,7 +313,7 @@ unsafe fn tile<
         let full = window.channels >= S::LANES;
         for (r, row) in sums.into_iter().enumerate() {
             for (c, sum) in row.into_iter().enumerate() {
-                if r < window.rows && (!EDGE || c < window.columns) {
+                if r < window.rows && (EDGES != ANY || c < window.columns) {
                     let to = window.to.add(r * window.to_row + (window.column + c) * window.to_pixel);
                     let y = S::min(most, S::max(least, sum));
                     if full { S::store(to, y) } else { S::store_first(to, y, window.channels) }

@@ -104,24 +104,15 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn round(v: Self::V) -> Self::V {
-        // SAFETY: see `splat`.
-        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v) }
-    }
-
-    #[inline(always)]
     unsafe fn sqrt(v: Self::V) -> Self::V {
         // SAFETY: see `splat`.
         unsafe { _mm256_sqrt_ps(v) }
     }
 
     #[inline(always)]
-    unsafe fn scale(v: Self::V, n: Self::V) -> Self::V {
+    unsafe fn power_of_two(v: Self::V) -> Self::V {
         // SAFETY: see `splat`.
-        unsafe {
-            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-            _mm256_mul_ps(v, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
-        }
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(v))) }
     }
 
     #[inline(always)]

@@ -101,21 +101,15 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn round(v: Self::V) -> Self::V {
-        // SAFETY: see `splat`.
-        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v) }
-    }
-
-    #[inline(always)]
     unsafe fn sqrt(v: Self::V) -> Self::V {
         // SAFETY: see `splat`.
         unsafe { _mm512_sqrt_ps(v) }
     }
 
     #[inline(always)]
-    unsafe fn scale(v: Self::V, n: Self::V) -> Self::V {
+    unsafe fn power_of_two(v: Self::V) -> Self::V {
         // SAFETY: see `splat`.
-        unsafe { _mm512_scalef_ps(v, n) }
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(v))) }
     }
 
     #[inline(always)]

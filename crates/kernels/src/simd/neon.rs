@@ -104,24 +104,15 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    unsafe fn round(v: Self::V) -> Self::V {
-        // SAFETY: see `splat`.
-        unsafe { vrndnq_f32(v) }
-    }
-
-    #[inline(always)]
     unsafe fn sqrt(v: Self::V) -> Self::V {
         // SAFETY: see `splat`.
         unsafe { vsqrtq_f32(v) }
     }
 
     #[inline(always)]
-    unsafe fn scale(v: Self::V, n: Self::V) -> Self::V {
+    unsafe fn power_of_two(v: Self::V) -> Self::V {
         // SAFETY: see `splat`.
-        unsafe {
-            let biased = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
-            vmulq_f32(v, vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased)))
-        }
+        unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(v))) }
     }
 
     #[inline(always)]

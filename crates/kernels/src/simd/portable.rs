@@ -94,18 +94,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn round(v: Self::V) -> Self::V {
-        v.map(f32::round_ties_even)
-    }
-
-    #[inline(always)]
     unsafe fn sqrt(v: Self::V) -> Self::V {
         v.map(f32::sqrt)
     }
 
     #[inline(always)]
-    unsafe fn scale(v: Self::V, n: Self::V) -> Self::V {
-        each(v, n, |v, n| v * f32::from_bits(((n as i32 + 127) as u32) << 23))
+    unsafe fn power_of_two(v: Self::V) -> Self::V {
+        v.map(|v| f32::from_bits(v.to_bits() << 23))
     }
 
     #[inline(always)]
