@@ -67,3 +67,21 @@ fn passes_are_timed_on_request() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && error.contains("the request is not `time SECONDS`: go"), "{error}");
 }
+
+/// Both passes and the update are timed, by every rule and with norms of both kinds; a profile has the steps of both passes.
+#[test]
+fn training_is_timed() {
+    let sandbox = Sandbox::new();
+    let line = "bench shufflenet_v2_x0_5 --size 64 --batch 2 --train";
+    for options in ["", "--optimizer sgd --norm frozen"] {
+        let run = sandbox.run(&format!("{line} {options} --json"));
+        let objects = run.succeeded().objects();
+        assert!(objects[0]["images_per_second"].as_f64().is_some_and(|rate| rate > 0.0), "{objects:?}");
+    }
+    let run = sandbox.run(&format!("{line} --profile"));
+    let text = run.succeeded().stdout.clone();
+    for step in ["conv1.0", "batch norm gradient", "< weight gradient"] {
+        assert!(text.contains(step), "{step} is not in {text}");
+    }
+    sandbox.run("bench shufflenet_v2_x0_5 --norm frozen").failed(2, &["--train"]);
+}

@@ -101,3 +101,10 @@ pub(crate) fn window_table(windows: Windows, [height, width]: [usize; 2]) -> Win
         mask: shifted.then_some(mask),
     }
 }
+
+impl WindowTable {
+    /// Whether a window has tokens that are padding.
+    pub(crate) fn is_padded(&self) -> bool {
+        self.windows * self.tokens > self.pixels
+    }
+}

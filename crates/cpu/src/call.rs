@@ -145,6 +145,7 @@ pub(crate) struct Scale {
 }
 
 /// Which tokens see each other.
+#[derive(Clone)]
 pub(crate) enum Tokens {
     /// Those of a group, which are so many and lie one after the other.
     Groups(usize),
@@ -172,13 +173,13 @@ pub(crate) struct Extent {
 }
 
 impl Rows {
-    fn extent(&self) -> Extent {
+    pub(crate) fn extent(&self) -> Extent {
         Extent { at: self.at, values: self.rows * self.columns }
     }
 }
 
 impl Maps {
-    fn extent(&self) -> Extent {
+    pub(crate) fn extent(&self) -> Extent {
         Extent { at: self.at, values: self.shape.pixels() * self.shape.channels }
     }
 }
@@ -193,7 +194,7 @@ impl Strided {
         view
     }
 
-    fn extent(&self) -> Extent {
+    pub(crate) fn extent(&self) -> Extent {
         Extent { at: self.at, values: self.view.len() }
     }
 }
@@ -356,5 +357,17 @@ fn after(activation: Activation) -> String {
     match activation {
         Activation::Identity => String::new(),
         other => format!(" + {other:?}"),
+    }
+}
+
+impl Tokens {
+    /// How many pairs of tokens see each other, for so many rows.
+    pub(crate) fn pairs(&self, rows: usize) -> usize {
+        match self {
+            Tokens::Groups(tokens) => rows * tokens,
+            Tokens::Windows(table) => {
+                rows / table.pixels.max(1) * table.windows * table.tokens * table.tokens
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::plan::Plan;
 use crate::profile::Profile;
 use crate::program::Program;
 use crate::rewrite::rewrite;
+use crate::training::CpuTrainer;
 use crate::translate::translate;
 
 /// One thread a core.
@@ -20,10 +21,11 @@ pub fn default_threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Runs networks on the CPU by compiled plans. It does not train yet.
+/// Runs and trains networks on the CPU by compiled plans. Clones share their threads.
+#[derive(Clone)]
 pub struct CpuEngine {
-    level: Level,
-    pool: Arc<Pool>,
+    pub(crate) level: Level,
+    pub(crate) pool: Arc<Pool>,
 }
 
 impl CpuEngine {
@@ -64,6 +66,19 @@ impl CpuEngine {
         let stage = Stage::New { program, tensors };
         Ok(CpuNetwork { level: self.level, pool: Arc::clone(&self.pool), graph, stage })
     }
+
+    /// As [`Engine::trainer`], with what this engine can tell of a training besides.
+    ///
+    /// # Errors
+    /// As [`Engine::trainer`].
+    pub fn train(
+        &self,
+        graph: &Graph,
+        state: StateDict,
+        training: &Training<'_>,
+    ) -> Result<CpuTrainer, EngineError> {
+        CpuTrainer::new(self.clone(), graph, state, training)
+    }
 }
 
 impl Engine for CpuEngine {
@@ -81,11 +96,11 @@ impl Engine for CpuEngine {
 
     fn trainer(
         &self,
-        _graph: &Graph,
-        _state: StateDict,
-        _training: &Training<'_>,
+        graph: &Graph,
+        state: StateDict,
+        training: &Training<'_>,
     ) -> Result<Box<dyn Trainer>, EngineError> {
-        Err(EngineError::DoesNotTrain { device: self.device() })
+        Ok(Box::new(self.train(graph, state, training)?))
     }
 }
 

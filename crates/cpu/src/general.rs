@@ -26,6 +26,8 @@ pub(crate) enum General {
         axes: Vec<usize>,
     },
     Resize(Resize),
+    /// From the gradient of what a resize gives to that of its input.
+    ResizeGradient(Resize),
 }
 
 /// A tensor in a slice that begins with its first value.
@@ -73,6 +75,7 @@ impl General {
             General::Pad => "padding",
             General::Roll { .. } => "roll",
             General::Resize(_) => "resize",
+            General::ResizeGradient(_) => "resize gradient",
         }
     }
 
@@ -95,6 +98,7 @@ impl General {
             (General::Pad, [x]) => pad(pool, x, to),
             (General::Roll { shifts, axes }, [x]) => roll(x, shifts, axes, to),
             (General::Resize(how), [x]) => resize(x, how, to),
+            (General::ResizeGradient(how), [dy]) => resize_gradient(dy, how, to),
             _ => debug_assert!(false, "{} of {} values", self.name(), inputs.len()),
         }
     }
@@ -260,6 +264,34 @@ fn resize(x: &Operand<'_>, how: &Resize, to: Target<'_>) {
                     for channel in 0..channels {
                         output[channel * strides[1]] =
                             blend(corners.map(|corner| corner[channel * from.strides[1]]));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Each pixel's gradient goes to the pixels that it was made of, by their shares.
+fn resize_gradient(dy: &Operand<'_>, how: &Resize, to: Target<'_>) {
+    let (from, View { shape, strides, .. }) = (&dy.view, &to.view);
+    for_each(shape, [strides], |[at]| to.values[at] = 0.0);
+    let [rows, columns] = [0, 1].map(|axis| how.places(axis, shape[2 + axis], from.shape[2 + axis]));
+    for image in 0..shape[0] {
+        for (y, row) in rows.iter().enumerate() {
+            for (x, column) in columns.iter().enumerate() {
+                let first = image * from.strides[0] + y * from.strides[2] + x * from.strides[3];
+                for (i, down) in [1.0 - row.share, row.share].into_iter().enumerate() {
+                    for (j, across) in [1.0 - column.share, column.share].into_iter().enumerate() {
+                        let share = down * across;
+                        if share == 0.0 {
+                            continue;
+                        }
+                        let pixel = row.places[i] * strides[2] + column.places[j] * strides[3];
+                        let at = image * strides[0] + pixel;
+                        for channel in 0..shape[1] {
+                            let gradient = dy.values[first + channel * from.strides[1]];
+                            to.values[at + channel * strides[1]] += share * gradient;
+                        }
                     }
                 }
             }

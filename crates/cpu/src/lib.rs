@@ -1,6 +1,6 @@
 //! The CPU engine: a graph and its state dict, compiled to a plan on `engraft-kernels`.
 //!
-//! `docs/engine.md` tells how. It does not train networks yet: that is another engine's work.
+//! `docs/engine.md` tells how.
 //!
 //! ```no_run
 //! use engraft_cpu::{CpuEngine, default_threads};
@@ -29,8 +29,10 @@ mod plan;
 mod profile;
 mod program;
 mod rewrite;
+mod training;
 mod translate;
 mod view;
 
 pub use engine::{CpuEngine, CpuNetwork, default_threads};
 pub use profile::{Profile, StepProfile};
+pub use training::CpuTrainer;

@@ -5,7 +5,7 @@
 
 mod operands;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use engraft_engine::EngineError;
@@ -34,7 +34,7 @@ pub(crate) struct Step {
 }
 
 /// The axes of an image, channels last.
-const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
+pub(crate) const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
 
 /// Finds a place for every value. `shapes` are those of the values for a batch of `images`, of which each can be computed apart.
 ///
@@ -47,18 +47,17 @@ pub(crate) fn lower(
     shapes: &[Shape],
     images: usize,
 ) -> Result<Lowered, EngineError> {
-    let mut lowering = Lowering {
-        graph,
-        shapes,
-        images,
-        values: HashMap::new(),
-        planned: HashMap::new(),
-        steps: Vec::new(),
-        buffers: Vec::new(),
-        operation: 0,
-        node: 0,
-    };
-    lowering.place_concatenations(operations);
+    let mut lowering = Lowering::new(graph, shapes, images);
+    let concatenations = operations.iter().filter_map(|operation| match &operation.kernel {
+        Kernel::Plain(Plain::Concat { inputs, axis }) => Some((operation.output, &inputs[..], *axis)),
+        _ => None,
+    });
+    let computed: HashSet<Value> = operations
+        .iter()
+        .filter(|operation| is_computed(operation))
+        .map(|operation| operation.output)
+        .collect();
+    lowering.place_concatenations(concatenations.rev(), &computed);
     for (number, operation) in operations.iter().enumerate() {
         (lowering.operation, lowering.node) = (number, operation.node);
         let place = lowering.operation(operation)?;
@@ -69,47 +68,65 @@ pub(crate) fn lower(
     Ok(Lowered { steps: lowering.steps, buffers, output })
 }
 
-struct Lowering<'a> {
+/// Calls and the places of values, as far as they are found.
+pub(crate) struct Lowering<'a> {
     graph: &'a Graph,
-    shapes: &'a [Shape],
+    pub(crate) shapes: &'a [Shape],
     /// Of the batch that the shapes are for.
     images: usize,
-    values: HashMap<Value, View>,
+    pub(crate) values: HashMap<Value, View>,
     /// Values that are computed right where a concatenation has them.
     planned: HashMap<Value, View>,
-    steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
     /// Values of the whole batch in each.
-    buffers: Vec<usize>,
+    pub(crate) buffers: Vec<usize>,
     /// The operation that is being lowered, and its node.
     operation: usize,
-    node: usize,
+    pub(crate) node: usize,
+}
+
+impl<'a> Lowering<'a> {
+    pub(crate) fn new(graph: &'a Graph, shapes: &'a [Shape], images: usize) -> Lowering<'a> {
+        Lowering {
+            graph,
+            shapes,
+            images,
+            values: HashMap::new(),
+            planned: HashMap::new(),
+            steps: Vec::new(),
+            buffers: Vec::new(),
+            operation: 0,
+            node: 0,
+        }
+    }
 }
 
 impl Lowering<'_> {
-    /// Gives the inputs of concatenations their part of the result, the outermost concatenation first.
-    fn place_concatenations(&mut self, operations: &[Packed]) {
-        let computed: HashMap<Value, &Packed> =
-            operations.iter().map(|operation| (operation.output, operation)).collect();
-        for operation in operations.iter().rev() {
-            let Kernel::Plain(Plain::Concat { inputs, axis }) = &operation.kernel else { continue };
-            let shape = &self.shapes[operation.output];
+    /// Gives the inputs of concatenations (output, inputs and axis of each; the outermost first) their part of the result, if they are
+    /// among the `computed`.
+    pub(crate) fn place_concatenations<'b>(
+        &mut self,
+        concatenations: impl Iterator<Item = (Value, &'b [Value], usize)>,
+        computed: &HashSet<Value>,
+    ) {
+        for (output, inputs, axis) in concatenations {
+            let shape = &self.shapes[output];
             let innermost = if shape.len() == 4 { 1 } else { shape.len() - 1 };
-            if *axis != innermost {
+            if axis != innermost {
                 continue;
             }
             let order = natural_or_channels_last(shape.len());
-            let whole = match self.planned.get(&operation.output) {
+            let whole = match self.planned.get(&output) {
                 Some(view) => view.clone(),
                 None => self.dense(shape, &order),
             };
-            self.planned.insert(operation.output, whole.clone());
+            self.planned.insert(output, whole.clone());
             let mut start = 0;
             for input in inputs {
-                let size = self.shapes[*input][*axis];
-                let part = whole.narrowed(*axis, start, size);
+                let size = self.shapes[*input][axis];
+                let part = whole.narrowed(axis, start, size);
                 start += size;
-                let is_computed = computed.get(input).is_some_and(|operation| is_computed(operation));
-                if is_computed && !self.planned.contains_key(input) {
+                if computed.contains(input) && !self.planned.contains_key(input) {
                     self.planned.insert(*input, part);
                 }
             }
@@ -120,14 +137,14 @@ impl Lowering<'_> {
         self.steps.push(Step { operation: self.operation, call });
     }
 
-    fn other_shapes(&self) -> EngineError {
+    pub(crate) fn other_shapes(&self) -> EngineError {
         let node = self.graph.nodes()[self.node].describe();
         EngineError::OtherShapes { node, input: self.graph.input().to_vec() }
     }
 
     /// # Errors
     /// Unless shapes are alike as they are in the network's own images.
-    fn require(&self, alike: bool) -> Result<(), EngineError> {
+    pub(crate) fn require(&self, alike: bool) -> Result<(), EngineError> {
         if alike { Ok(()) } else { Err(self.other_shapes()) }
     }
 
@@ -169,9 +186,21 @@ impl Lowering<'_> {
         Ok(view)
     }
 
+    /// What is added to a result whose axes lie in an order.
+    pub(crate) fn residual(
+        &mut self,
+        residual: Option<Value>,
+        output: Value,
+        order: &[usize],
+    ) -> Result<Option<Rows>, EngineError> {
+        let Some(residual) = residual else { return Ok(None) };
+        self.require(self.shapes[residual] == self.shapes[output])?;
+        self.rows(residual, order).map(Some)
+    }
+
     /// Where a value is written whose axes lie in this order unless a concatenation has a place for it. The second view is that place, if
     /// the value cannot be written there because what it is computed from is in the same buffer.
-    fn place(
+    pub(crate) fn place(
         &mut self,
         value: Value,
         order: &[usize],
@@ -307,7 +336,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn plain(&mut self, node: usize, value: Value, plain: &Plain) -> Result<View, EngineError> {
+    pub(crate) fn plain(&mut self, node: usize, value: Value, plain: &Plain) -> Result<View, EngineError> {
         let shape = self.shapes[value].clone();
         match plain {
             Plain::Input => {
@@ -476,7 +505,7 @@ impl Lowering<'_> {
         (views, place)
     }
 
-    fn general(&self, what: General, views: &[View], to: &View) -> Call {
+    pub(crate) fn general(&self, what: General, views: &[View], to: &View) -> Call {
         let inputs = views.iter().map(|view| self.strided(view)).collect();
         Call::General { what, inputs, to: self.strided(to) }
     }
@@ -487,10 +516,10 @@ fn is_computed(operation: &Packed) -> bool {
     !matches!(operation.kernel, Kernel::Plain(Plain::Input | Plain::Parameter | Plain::See { .. }))
 }
 
-fn natural(axes: usize) -> Vec<usize> {
+pub(crate) fn natural(axes: usize) -> Vec<usize> {
     (0..axes).collect()
 }
 
-fn natural_or_channels_last(axes: usize) -> Vec<usize> {
+pub(crate) fn natural_or_channels_last(axes: usize) -> Vec<usize> {
     if axes == 4 { CHANNELS_LAST.to_vec() } else { natural(axes) }
 }

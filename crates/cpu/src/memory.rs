@@ -14,12 +14,12 @@ pub(crate) struct Memory {
 
 /// From the step that writes a buffer first to the one that reads it last.
 #[derive(Clone, Copy)]
-struct Lifetime {
-    first: usize,
-    last: usize,
+pub(crate) struct Lifetime {
+    pub(crate) first: usize,
+    pub(crate) last: usize,
 }
 
-/// Gives each buffer a slot, the smallest that is free and large enough; if none is, the largest free one grows.
+/// The memory of a plan that takes the images of a batch in groups.
 ///
 /// A `crossing` buffer keeps the values of a batch, of which groups of images are written one after the other: it lives as long as
 /// the segments that use it. Others have room for the images of a group.
@@ -48,7 +48,12 @@ pub(crate) fn assign(lowered: &Lowered, segments: &[Segment], crossing: &[bool],
     {
         life.last = lowered.steps.len();
     }
-    let mut memory = Memory { slot_of: vec![0; count], slots: Vec::new() };
+    assign_slots(&lives, &sizes)
+}
+
+/// Gives each buffer a slot, the smallest that is free and large enough; if none is, the largest free one grows.
+pub(crate) fn assign_slots(lives: &[Option<Lifetime>], sizes: &[usize]) -> Memory {
+    let mut memory = Memory { slot_of: vec![0; lives.len()], slots: Vec::new() };
     let mut busy_until: Vec<usize> = Vec::new();
     let mut by_begin: Vec<(usize, Lifetime)> =
         lives.iter().enumerate().filter_map(|(buffer, life)| Some((buffer, (*life)?))).collect();

@@ -488,7 +488,7 @@ impl Packing<'_> {
     }
 }
 
-fn geometry(conv: &Conv2d) -> ConvGeometry {
+pub(crate) fn geometry(conv: &Conv2d) -> ConvGeometry {
     ConvGeometry {
         kernel: conv.kernel,
         stride: conv.stride,
@@ -508,7 +508,7 @@ const LARGE_WEIGHTS: usize = 16 << 20;
 ///
 /// F(4, 3) needs fewest multiplications. For small maps of many channels its weights, four times the layer's, take longer to read than
 /// is won, unless the batch is large; F(2, 3) has less than twice the layer's.
-fn winograd_tile(inputs: usize, outputs: usize, pixels: usize) -> Option<WinogradTile> {
+pub(crate) fn winograd_tile(inputs: usize, outputs: usize, pixels: usize) -> Option<WinogradTile> {
     if inputs < 16 || outputs < 16 {
         return None;
     }

@@ -232,7 +232,7 @@ impl Schedule {
     }
 }
 
-fn as_floats(tensor: &Tensor) -> std::borrow::Cow<'_, [f32]> {
+pub(crate) fn as_floats(tensor: &Tensor) -> std::borrow::Cow<'_, [f32]> {
     match &tensor.data {
         engraft_tensor::TensorData::F32(values) => values.into(),
         engraft_tensor::TensorData::I64(values) => values.iter().map(|value| *value as f32).collect(),

@@ -17,13 +17,7 @@ use crate::program::{
 pub(crate) fn translate(graph: &Graph) -> Result<Program, EngineError> {
     let nodes = graph.nodes();
     let (batches, node_shapes) = probes(graph)?;
-    let plain = |node| Extent { node, times: 1, axes: None };
-    let mut translation = Translation {
-        shapes: &node_shapes[0],
-        operations: Vec::with_capacity(nodes.len()),
-        extents: (0..nodes.len()).map(plain).collect(),
-        source: Vec::with_capacity(nodes.len()),
-    };
+    let mut translation = Translation::new(&node_shapes[0]);
     for (index, node) in nodes.iter().enumerate() {
         let source = translation.node(index, node)?;
         translation.source.push(source);
@@ -72,18 +66,31 @@ fn probes(graph: &Graph) -> Result<(Vec<usize>, Vec<Vec<Shape>>), EngineError> {
     Ok(probes.into_iter().unzip())
 }
 
-struct Translation<'a> {
+/// A program as far as it is translated.
+pub(crate) struct Translation<'a> {
     /// Of the nodes, for some input.
-    shapes: &'a [Shape],
-    operations: Vec<Operation>,
-    extents: Vec<Extent>,
+    pub(crate) shapes: &'a [Shape],
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) extents: Vec<Extent>,
     /// For each node the value that its readers read.
-    source: Vec<Value>,
+    pub(crate) source: Vec<Value>,
+}
+
+impl<'a> Translation<'a> {
+    pub(crate) fn new(shapes: &'a [Shape]) -> Translation<'a> {
+        let plain = |node| Extent { node, times: 1, axes: None };
+        Translation {
+            shapes,
+            operations: Vec::with_capacity(shapes.len()),
+            extents: (0..shapes.len()).map(plain).collect(),
+            source: Vec::with_capacity(shapes.len()),
+        }
+    }
 }
 
 impl Translation<'_> {
     /// Appends a node's operations; returns where its output is.
-    fn node(&mut self, index: usize, node: &Node) -> Result<Value, EngineError> {
+    pub(crate) fn node(&mut self, index: usize, node: &Node) -> Result<Value, EngineError> {
         let operands = node.inputs.iter().take(node.op.operands());
         let inputs: Vec<Value> = operands.map(|input| self.source[input.0]).collect();
         let of_one = || inputs.first().copied().unwrap_or_default();

@@ -23,7 +23,8 @@ pub trait Engine: Send + Sync {
     /// Prepares a network for training, and takes the state dict over.
     ///
     /// # Errors
-    /// As [`network`](Self::network); when this engine does not train, nothing would change, or the numbers of the rule are out of range.
+    /// As [`network`](Self::network); when the engine cannot train an operation, nothing would change, or the numbers of the rule are out of
+    /// range.
     fn trainer(
         &self,
         graph: &Graph,

@@ -39,12 +39,6 @@ pub enum EngineError {
     /// A device that is not there.
     #[error("{0}")]
     Device(String),
-    /// An engine that runs networks but does not train them.
-    #[error("the engine for {device} does not train yet; train on another engine, and run the network here")]
-    DoesNotTrain {
-        /// As [`Engine::device`](crate::Engine::device) says.
-        device: String,
-    },
     /// A training in which nothing would change.
     #[error("there is nothing to train: no parameter that leads to the network's output is to change")]
     NothingTrains,

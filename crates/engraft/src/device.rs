@@ -1,10 +1,7 @@
 //! Where the computing is done: the one place that chooses an engine.
 
-use engraft_burn::BurnEngine;
 use engraft_cpu::{CpuEngine, default_threads};
-use engraft_engine::{Engine, EngineError, Network, Trainer, Training};
-use engraft_graph::Graph;
-use engraft_tensor::StateDict;
+use engraft_engine::{Engine, EngineError};
 
 /// Where the computing is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,40 +30,15 @@ impl Device {
     /// For a GPU that is not there, or that this build cannot drive.
     pub fn engine(self) -> Result<Box<dyn Engine>, EngineError> {
         match self {
-            Device::Cpu { threads } => {
-                let running = CpuEngine::new(threads.unwrap_or_else(default_threads));
-                Ok(Box::new(Processor { running, training: BurnEngine::cpu() }))
-            }
-            Device::Gpu => Ok(Box::new(BurnEngine::gpu()?)),
+            Device::Cpu { threads } => Ok(Box::new(CpuEngine::new(threads.unwrap_or_else(default_threads)))),
+            #[cfg(any(feature = "cuda", feature = "rocm", feature = "metal", feature = "vulkan"))]
+            Device::Gpu => Ok(Box::new(engraft_burn::BurnEngine::gpu()?)),
+            #[cfg(not(any(feature = "cuda", feature = "rocm", feature = "metal", feature = "vulkan")))]
+            Device::Gpu => Err(EngineError::Device(
+                "this engraft is built for the CPU alone; for a GPU build it with one of the features cuda (NVIDIA), \
+                 rocm (AMD), metal (Apple) or vulkan (any), as in `cargo build --release --features vulkan`"
+                    .into(),
+            )),
         }
-    }
-}
-
-/// The processor: our own engine runs networks, Burn trains them.
-struct Processor {
-    running: CpuEngine,
-    training: BurnEngine,
-}
-
-impl Engine for Processor {
-    fn device(&self) -> String {
-        self.running.device()
-    }
-
-    fn numerics(&self) -> String {
-        self.running.numerics()
-    }
-
-    fn network(&self, graph: &Graph, state: StateDict) -> Result<Box<dyn Network>, EngineError> {
-        self.running.network(graph, state)
-    }
-
-    fn trainer(
-        &self,
-        graph: &Graph,
-        state: StateDict,
-        training: &Training<'_>,
-    ) -> Result<Box<dyn Trainer>, EngineError> {
-        self.training.trainer(graph, state, training)
     }
 }

@@ -232,8 +232,9 @@ impl Resize {
         };
         let last = input.saturating_sub(1);
         let at = |place: usize| match self.mode {
-            // Rounding decides which pixel is the nearest: ATen takes these two exactly, and computes the others in f32.
-            ResizeMode::Nearest if output == input => place as f64,
+            // ATen copies, whatever the factor.
+            _ if output == input => place as f64,
+            // Rounding decides which pixel is the nearest: ATen takes this one exactly, and computes the others in f32.
             ResizeMode::Nearest if output == 2 * input => (place / 2) as f64,
             ResizeMode::Nearest => f64::from((place as f32 * step as f32).floor()),
             ResizeMode::Bilinear { align_corners: true } => {

@@ -107,7 +107,8 @@ pub fn attention(
         return;
     }
     let AttentionShape { groups, tokens, heads, head_dim } = shape;
-    check(shape, qkv, scores, windows, output.len(), output_stride);
+    let rows = check(shape, qkv, scores, windows);
+    check_output(output.len(), [rows, heads * head_dim], output_stride);
 
     let tile = level.tile_rows();
     let score_stride = scratch_stride(tokens);
@@ -146,14 +147,13 @@ const SCORES: usize = 16 << 10;
 /// Multiplications of a task, so that handing it out costs little beside it.
 const TASK_PRODUCTS: usize = 1 << 20;
 
-fn check(
+/// The rows of `qkv` and of the output. Panics when what is given does not fit.
+pub(crate) fn check(
     shape: AttentionShape,
     qkv: Matrix<'_>,
     scores: Scores<'_>,
     windows: Option<Windows<'_>>,
-    output: usize,
-    output_stride: usize,
-) {
+) -> usize {
     let AttentionShape { groups, tokens, heads, head_dim } = shape;
     let product = |sizes: &[usize]| {
         let product = sizes.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
@@ -179,7 +179,6 @@ fn check(
         }
     };
     assert!(qkv.has(rows, 3 * dim), "qkv has fewer than {rows} rows of {}", 3 * dim);
-    check_output(output, [rows, dim], output_stride);
     match scores.similarity {
         Similarity::Product(scale) => assert!(scale > 0.0, "the scale is {scale}"),
         Similarity::Cosine(scales) => {
@@ -191,6 +190,7 @@ fn check(
     assert!(scores.bias.is_none_or(long), "the bias is too short for {shape:?}");
     let whole = |mask: &[f32]| !mask.is_empty() && mask.len().is_multiple_of(product(&[tokens, tokens]));
     assert!(scores.mask.is_none_or(whole), "the masks are not [masks, {tokens}, {tokens}]");
+    rows
 }
 
 /// What all tasks have in common.
@@ -278,7 +278,7 @@ struct HeadScratch<'a> {
 
 /// Where a group's tokens are: those of an image follow one another, or the table has them.
 #[derive(Clone, Copy)]
-struct Places<'a> {
+pub(crate) struct Places<'a> {
     first: usize,
     table: Option<&'a [u32]>,
 }
@@ -286,14 +286,7 @@ struct Places<'a> {
 impl Attention<'_> {
     #[inline(always)]
     fn places(&self, group: usize) -> Places<'_> {
-        let place = group * self.shape.tokens;
-        match self.windows {
-            None => Places { first: place, table: None },
-            Some(Windows { rows: TokenRows { rows, image_rows }, .. }) => {
-                let first = place / rows.len() * image_rows;
-                Places { first, table: Some(&rows[place % rows.len()..][..self.shape.tokens]) }
-            }
-        }
+        Places::new(self.shape.tokens, self.windows, group)
     }
 
     /// Makes pointers to the rows of a group's tokens.
@@ -308,10 +301,22 @@ impl Attention<'_> {
     }
 }
 
-impl Places<'_> {
+impl<'a> Places<'a> {
+    #[inline(always)]
+    pub(crate) fn new(tokens: usize, windows: Option<Windows<'a>>, group: usize) -> Places<'a> {
+        let place = group * tokens;
+        match windows {
+            None => Places { first: place, table: None },
+            Some(Windows { rows: TokenRows { rows, image_rows }, .. }) => {
+                let first = place / rows.len() * image_rows;
+                Places { first, table: Some(&rows[place % rows.len()..][..tokens]) }
+            }
+        }
+    }
+
     /// The row of a token, or none for the padding.
     #[inline(always)]
-    fn row(&self, token: usize) -> Option<usize> {
+    pub(crate) fn row(&self, token: usize) -> Option<usize> {
         match self.table.map(|table| table[token]) {
             None => Some(self.first + token),
             Some(TokenRows::PADDING) => None,

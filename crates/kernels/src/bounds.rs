@@ -42,6 +42,11 @@ impl Matrix<'_> {
     pub(crate) fn has(&self, rows: usize, columns: usize) -> bool {
         fits(self.values.len(), [rows, columns], self.stride)
     }
+
+    /// As [`has`](Self::has), with rows that do not overlap: a sum over rows ends, because memory does.
+    pub(crate) fn has_apart(&self, rows: usize, columns: usize) -> bool {
+        (rows <= 1 || self.stride >= columns) && self.has(rows, columns)
+    }
 }
 
 impl MapsShape {

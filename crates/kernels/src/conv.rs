@@ -68,7 +68,7 @@ pub struct ConvWeights {
     pub(crate) level: Level,
     pub(crate) geometry: ConvGeometry,
     pub(crate) in_channels: usize,
-    out_channels: usize,
+    pub(crate) out_channels: usize,
     /// For narrow groups [`grouped::pack`]'s; otherwise group after group, each as a
     /// [`PackedMatrix`](crate::PackedMatrix) of a row for every tap and input channel.
     pub(crate) values: Vec<f32>,
@@ -232,7 +232,7 @@ impl Kernel for ConvTask<'_> {
 
 /// The panels with these numbers, counted through all groups.
 #[inline(always)]
-fn panels_of_groups(
+pub(crate) fn panels_of_groups(
     level: Level,
     outputs: usize,
     numbers: Range<usize>,

@@ -29,13 +29,13 @@ const ROWS_VALUES: usize = 48 << 10;
 ///
 /// Channels are cut into blocks of a vector, the last of which begins so early that it is full, too, if there are enough channels.
 pub struct DepthwiseWeights {
-    level: Level,
+    pub(crate) level: Level,
     /// Its groups are the input's channels.
-    geometry: ConvGeometry,
+    pub(crate) geometry: ConvGeometry,
     /// Of the output: a multiple of the input's.
-    channels: usize,
+    pub(crate) channels: usize,
     /// `[blocks, kernel height, kernel width, lanes]`
-    values: Vec<f32>,
+    pub(crate) values: Vec<f32>,
 }
 
 impl DepthwiseWeights {
@@ -69,7 +69,7 @@ impl DepthwiseWeights {
     }
 }
 
-fn first_channel(block: usize, channels: usize, lanes: usize) -> usize {
+pub(crate) fn first_channel(block: usize, channels: usize, lanes: usize) -> usize {
     (block * lanes).min(channels.saturating_sub(lanes))
 }
 

@@ -1,4 +1,4 @@
-//! SIMD kernels on plain slices: matrix product, convolution, pooling, normalisation, attention.
+//! SIMD kernels on plain slices: matrix product, convolution, pooling, normalisation, attention, and their backward passes.
 //!
 //! Feature maps are channels last ([`Maps`]); weights are packed once for an instruction set ([`Level`]) and used by every
 //! thread of a [`Pool`]. What is computed does not depend on the number of threads, bit for bit. This crate knows no networks.
@@ -18,6 +18,7 @@
 
 mod activation;
 mod attention;
+mod backward;
 mod blocks;
 mod bounds;
 mod conv;
@@ -48,6 +49,15 @@ pub const VERSION: u32 = 2;
 
 pub use activation::Activation;
 pub use attention::{AttentionShape, Scores, Similarity, TokenRows, Windows, attention};
+pub use backward::{
+    Adam, AttentionGradients, BatchNorm, ConvGradientWeights, FoldedNorm, GradientEpilogue, Sgd,
+    activation_backward, adam, adaptive_avg_pool_backward, add_rows, attention_backward, average,
+    avg_pool_backward, batch_norm_affine, batch_norm_backward, batch_statistics, column_products,
+    column_sums, conv_input_gradient, conv_weight_gradient, cross_entropy, depthwise_input_gradient,
+    depthwise_weight_gradient, folded_norm_backward, layer_norm_backward, max_pool_backward, normalise,
+    product_input_gradient, product_weight_gradient, scale, scale_images, sgd, softmax_backward,
+    sum_of_squares,
+};
 pub use conv::{ConvGeometry, ConvWeights, conv};
 pub use depthwise::{DepthwiseWeights, ExpandWeights, depthwise, expand_depthwise};
 pub use elementwise::{Function, elementwise};
@@ -61,4 +71,4 @@ pub use pool::Pool;
 pub use pooling::{PoolGeometry, adaptive_avg_pool, avg_pool, max_pool};
 pub use prologue::Prologue;
 pub use simd::Level;
-pub use winograd::{WinogradTile, WinogradWeights, winograd};
+pub use winograd::{WinogradTile, WinogradWeights, winograd, winograd_weight_gradient};

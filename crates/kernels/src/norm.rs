@@ -155,7 +155,7 @@ pub(crate) unsafe fn sum_of_squares<S: Simd>(from: *const f32, columns: usize) -
 /// # Safety
 /// The machine has the instruction set, and the pointer is valid for `columns` values.
 #[inline(always)]
-unsafe fn sum<S: Simd, const SQUARED: bool>(from: *const f32, columns: usize, mean: f32) -> f32 {
+pub(crate) unsafe fn sum<S: Simd, const SQUARED: bool>(from: *const f32, columns: usize, mean: f32) -> f32 {
     // SAFETY: the caller's.
     unsafe {
         let means = S::splat(mean);

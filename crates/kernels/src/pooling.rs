@@ -30,7 +30,7 @@ impl PoolGeometry {
 
 /// What becomes of the values of a window.
 #[derive(Clone, Copy)]
-enum Pooling {
+pub(crate) enum Pooling {
     /// Padding does not count.
     Max(PoolGeometry),
     /// The mean; whether padding counts as zeros.
@@ -108,15 +108,15 @@ fn pooling(level: Level, pool: &Pool, input: Maps<'_>, pooling: Pooling, output:
 }
 
 /// The windows of a pool along one axis.
-struct PoolAxis {
-    pooling: Pooling,
-    size: usize,
-    outputs: usize,
+pub(crate) struct PoolAxis {
+    pub(crate) pooling: Pooling,
+    pub(crate) size: usize,
+    pub(crate) outputs: usize,
 }
 
 impl PoolAxis {
     /// Whether all that is computed here is within `usize`.
-    fn are_numbers(&self) -> bool {
+    pub(crate) fn are_numbers(&self) -> bool {
         match self.pooling {
             Pooling::Max(window) | Pooling::Average(window, _) => {
                 let last = (self.outputs - 1).checked_mul(window.stride);
@@ -129,7 +129,7 @@ impl PoolAxis {
 
     /// The places that a window covers within the input.
     #[inline(always)]
-    fn range(&self, place: usize) -> std::ops::Range<usize> {
+    pub(crate) fn range(&self, place: usize) -> std::ops::Range<usize> {
         match self.pooling {
             Pooling::Max(window) | Pooling::Average(window, _) => {
                 window.axis(self.size).span(place..place + 1)
@@ -142,7 +142,7 @@ impl PoolAxis {
 
     /// How many places of a window count.
     #[inline(always)]
-    fn count(&self, place: usize) -> usize {
+    pub(crate) fn count(&self, place: usize) -> usize {
         match self.pooling {
             Pooling::Average(window, true) => {
                 let begin = place * window.stride;

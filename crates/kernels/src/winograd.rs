@@ -6,9 +6,11 @@
 //! All three steps are done for a strip of tiles at a time, so that what lies between them stays in the second-level cache. Tiles
 //! are numbered through all images, so that small maps of several images fill a strip.
 
-mod lines;
+pub(crate) mod lines;
+mod packing;
 mod tiles;
 mod transform;
+mod weight_gradient;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -24,6 +26,8 @@ use crate::{Activation, ConvGeometry, Epilogue, Level, Maps, MapsMut, Pool};
 use lines::Lines;
 use tiles::{InputTransform, OutputTransform, Points, Tiling};
 use transform::{F2, F4, Transform};
+
+pub use weight_gradient::winograd_weight_gradient;
 
 /// The size of a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,8 @@
 //! beyond a slice may be read or written, to which `guarded.rs` sees.
 
 mod common;
+#[path = "common/gradient_doors.rs"]
+mod gradient_doors;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
@@ -290,7 +292,8 @@ fn maps(sizes: [usize; 4]) -> Vec<Number> {
 }
 
 fn doors() -> Vec<Door> {
-    vec![
+    let mut doors = gradient_doors::doors();
+    doors.extend([
         Door {
             name: "gemm",
             numbers: vec![
@@ -418,7 +421,8 @@ fn doors() -> Vec<Door> {
             ],
             call: call_attention,
         },
-    ]
+    ]);
+    doors
 }
 
 fn conv_door(name: &'static str, [inputs, outputs]: [usize; 2], groups: usize) -> Door {

@@ -58,8 +58,12 @@ unsafe impl GlobalAlloc for Guarded {
 
 #[path = "attention.rs"]
 mod attention;
+#[path = "attention_gradients.rs"]
+mod attention_gradients;
 #[path = "conv.rs"]
 mod conv;
+#[path = "conv_gradients.rs"]
+mod conv_gradients;
 #[path = "depthwise.rs"]
 mod depthwise;
 #[path = "doors.rs"]
@@ -70,12 +74,18 @@ mod elementwise;
 mod expand;
 #[path = "gemm.rs"]
 mod gemm;
+#[path = "gradients.rs"]
+mod gradients;
 #[path = "nan.rs"]
 mod nan;
 #[path = "norm.rs"]
 mod norm;
+#[path = "norm_gradients.rs"]
+mod norm_gradients;
 #[path = "pooling.rs"]
 mod pooling;
+#[path = "product_gradients.rs"]
+mod product_gradients;
 #[path = "winograd.rs"]
 mod winograd;
 

@@ -6,9 +6,10 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::time::Instant;
 
-use clap::Args;
-use engraft::{Graph, Network, Pretrained, SplitMix64, StateDict, Tensor};
-use engraft_cpu::{CpuEngine, CpuNetwork, Profile, default_threads};
+use clap::{Args, ValueEnum};
+use engraft::{Graph, Network, Pretrained, SplitMix64, StateDict, Tensor, Trainer};
+use engraft_cpu::{CpuEngine, CpuNetwork, CpuTrainer, Profile, default_threads};
+use engraft_engine::{Rate, Rule, Targets, Training};
 use serde_json::json;
 
 use self::protocol::{answer, passes};
@@ -47,6 +48,18 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
     size: Option<u32>,
 
+    /// Train the whole network instead: batches forward and backward, and updates
+    #[arg(long)]
+    train: bool,
+
+    /// The rule of updates
+    #[arg(long, value_enum, default_value = "adam", requires = "train")]
+    optimizer: Optimizer,
+
+    /// Whether batch norms take the statistics of each batch
+    #[arg(long, value_enum, default_value = "live", requires = "train")]
+    norm: Norm,
+
     /// Print what each step of the pass is, and how long it takes
     #[arg(long, conflicts_with = "json")]
     profile: bool,
@@ -60,6 +73,24 @@ pub(crate) struct Bench {
     serve: bool,
 }
 
+/// The rule of updates.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Optimizer {
+    /// Stochastic gradient descent with a momentum of 0.9
+    Sgd,
+    /// Adam
+    Adam,
+}
+
+/// What batch norms normalise by.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Norm {
+    /// The statistics of each batch
+    Live,
+    /// Their running statistics
+    Frozen,
+}
+
 /// What was measured of a network.
 struct Measured {
     /// The median of all passes, of a batch.
@@ -67,6 +98,23 @@ struct Measured {
     /// Floating-point operations of a batch, a multiply-add being two.
     operations: f64,
     memory_bytes: usize,
+}
+
+/// A training, one step after the other.
+struct Steps {
+    trainer: CpuTrainer,
+    targets: Targets,
+    done: u64,
+}
+
+impl Steps {
+    /// A batch forward and backward, and an update.
+    fn step(&mut self, input: &Tensor) -> Outcome {
+        self.done += 1;
+        self.trainer.accumulate(input, &self.targets, 1.0, self.done)?;
+        self.trainer.update(&[Rate { learning_rate: 1e-4, weight_decay: 0.0 }], None, None)?;
+        Ok(())
+    }
 }
 
 impl Bench {
@@ -94,6 +142,15 @@ impl Bench {
         }
         for arch in &self.archs {
             let (graph, state) = self.load(arch)?;
+            if self.train {
+                let input = self.input(&graph);
+                let (measured, profile) = self.training(&engine, &graph, state, &input)?;
+                self.print(arch, &engine, &measured, peak)?;
+                if let Some(profile) = profile {
+                    writeln!(io::stdout().lock(), "{profile}")?;
+                }
+                continue;
+            }
             let mut network = engine.compile(&graph, state)?;
             let input = self.input(&graph);
             let measured = measure(&graph, &mut network, &input)?;
@@ -106,16 +163,23 @@ impl Bench {
         Ok(())
     }
 
-    /// Says what the first pass cost, then times passes on request.
+    /// Says what the first pass cost, then times passes on request: steps of a training, if these are asked for.
     fn serve(&self, arch: &str, engine: &CpuEngine) -> Outcome {
         let (graph, state) = self.load(arch)?;
         let input = self.input(&graph);
-        let operations = operations(&graph, &input)?;
+        let passes = if self.train { 3.0 } else { 1.0 };
+        let operations = passes * operations(&graph, &input)?;
         let start = Instant::now();
-        let mut network = engine.compile(&graph, state)?;
+        let mut pass: Box<dyn FnMut() -> Outcome> = if self.train {
+            let mut steps = self.steps(engine, &graph, state)?;
+            Box::new(move || steps.step(&input))
+        } else {
+            let mut network = engine.compile(&graph, state)?;
+            Box::new(move || Ok(network.forward(&input).map(drop)?))
+        };
         let load_seconds = start.elapsed().as_secs_f64();
         let start = Instant::now();
-        network.forward(&input)?;
+        pass()?;
         json_line(&json!({
             "versions": { "engraft": env!("CARGO_PKG_VERSION") },
             "instruction_set": engine.instruction_set(),
@@ -123,10 +187,6 @@ impl Bench {
             "load_seconds": load_seconds,
             "first_pass_seconds": start.elapsed().as_secs_f64(),
         }))?;
-        let pass = || {
-            network.forward(&input)?;
-            Ok(())
-        };
         answer(pass, || engine.peak_flops())
     }
 
@@ -136,6 +196,35 @@ impl Bench {
         let mut output = LoadingOutput::default();
         let state = pretrained.load(&whole, None, 0, &mut |event| output.event(event))?;
         Ok((whole.without_aux(), state))
+    }
+
+    /// Times the training of everything. Operations count three times the forward pass's.
+    fn training(
+        &self,
+        engine: &CpuEngine,
+        graph: &Graph,
+        state: StateDict,
+        input: &Tensor,
+    ) -> Result<(Measured, Option<Profile>), Box<dyn Error>> {
+        let mut steps = self.steps(engine, graph, state)?;
+        let seconds = median(|| steps.step(input))?;
+        let profile = if self.profile { Some(steps.trainer.profile(input, &steps.targets)?) } else { None };
+        let operations = 3.0 * operations(graph, input)?;
+        Ok((Measured { seconds, operations, memory_bytes: steps.trainer.memory_bytes() }, profile))
+    }
+
+    /// A training of everything, with labels that mean nothing.
+    fn steps(&self, engine: &CpuEngine, graph: &Graph, state: StateDict) -> Result<Steps, Box<dyn Error>> {
+        let rule = match self.optimizer {
+            Optimizer::Sgd => Rule::Sgd { momentum: 0.9, nesterov: false },
+            Optimizer::Adam => Rule::ADAM,
+        };
+        let live = self.norm == Norm::Live;
+        let training = Training { group: &|_| Some(0), live_norms: &|_| live, rule };
+        let trainer = engine.train(graph, state, &training)?;
+        let classes = graph.output_shape()?.first().copied().unwrap_or(1);
+        let labels: Vec<usize> = (0..self.batch as usize).map(|example| example % classes).collect();
+        Ok(Steps { trainer, targets: Targets::labels(&labels), done: 0 })
     }
 
     /// A batch of noise.
@@ -177,19 +266,19 @@ impl Bench {
 }
 
 fn measure(graph: &Graph, network: &mut CpuNetwork, input: &Tensor) -> Result<Measured, Box<dyn Error>> {
-    let mut pass = || {
+    let seconds = median(|| {
         network.forward(input)?;
         Ok(())
-    };
-    // The first pass packs the weights and allocates.
+    })?;
+    Ok(Measured { seconds, operations: operations(graph, input)?, memory_bytes: network.memory_bytes() })
+}
+
+/// The median time of several passes, in seconds. The first ones pack the weights and allocate.
+fn median(mut pass: impl FnMut() -> Outcome) -> Result<f64, Box<dyn Error>> {
     passes(&mut pass, 0.0, 2)?;
     let mut seconds = passes(&mut pass, TIMED, LEAST_PASSES)?;
     seconds.sort_by(f64::total_cmp);
-    Ok(Measured {
-        seconds: seconds[seconds.len() / 2],
-        operations: operations(graph, input)?,
-        memory_bytes: network.memory_bytes(),
-    })
+    Ok(seconds[seconds.len() / 2])
 }
 
 /// Floating-point operations of a pass, a multiply-add being two.

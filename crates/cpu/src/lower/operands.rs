@@ -12,13 +12,13 @@ use crate::view::{Place, View};
 const CACHE_LINE: usize = 16;
 
 impl Lowering<'_> {
-    pub(super) fn dense(&mut self, shape: &[usize], order: &[usize]) -> View {
+    pub(crate) fn dense(&mut self, shape: &[usize], order: &[usize]) -> View {
         self.buffers.push(shape.iter().product());
         View::dense(Place::Buffer(self.buffers.len() - 1), shape, order)
     }
 
     /// As [`dense`](Self::dense), but rows whose beginnings would share a place of the cache are further apart.
-    pub(super) fn spaced(&mut self, shape: &[usize], order: &[usize]) -> View {
+    pub(crate) fn spaced(&mut self, shape: &[usize], order: &[usize]) -> View {
         let mut with_gaps = shape.to_vec();
         if let Some(&innermost) = order.last()
             && shape.iter().product::<usize>() > shape[innermost]
@@ -31,19 +31,19 @@ impl Lowering<'_> {
     }
 
     /// The values of a view in a buffer of their own.
-    pub(super) fn copied(&mut self, view: &View, order: &[usize]) -> View {
+    pub(crate) fn copied(&mut self, view: &View, order: &[usize]) -> View {
         let copy = self.dense(&view.shape, order);
         self.copy(view, &copy);
         copy
     }
 
-    pub(super) fn copy(&mut self, from: &View, to: &View) {
+    pub(crate) fn copy(&mut self, from: &View, to: &View) {
         let (from, to) = (self.strided(from), self.strided(to));
         self.push(Call::Copy { from, to });
     }
 
     /// As an operand of any strides.
-    pub(super) fn strided(&self, view: &View) -> Strided {
+    pub(crate) fn strided(&self, view: &View) -> Strided {
         let repeated = view.shape.first() == Some(&self.images) && view.strides[0] == 0;
         let has_batch = match view.place {
             Place::Buffer(_) => true,
@@ -58,7 +58,7 @@ impl Lowering<'_> {
     }
 
     /// A view that lies in rows of its last axis.
-    pub(super) fn as_rows(&self, view: &View) -> Option<Rows> {
+    pub(crate) fn as_rows(&self, view: &View) -> Option<Rows> {
         match (&view.shape[..], self.images) {
             // Of each image one value.
             (&[_], 2..) => Some(self.of_rows(view, 1, view.strides[0])),
@@ -67,44 +67,54 @@ impl Lowering<'_> {
     }
 
     /// The pixels of a view that lies channels last, as rows.
-    pub(super) fn as_pixels(&self, view: &View) -> Option<Rows> {
+    pub(crate) fn as_pixels(&self, view: &View) -> Option<Rows> {
         Some(self.of_rows(view, *view.shape.get(1)?, view.pixel_stride()?))
     }
 
-    pub(super) fn of_rows(&self, view: &View, columns: usize, stride: usize) -> Rows {
+    pub(crate) fn of_rows(&self, view: &View, columns: usize, stride: usize) -> Rows {
         let rows = view.len() / columns.max(1) / self.images;
         Rows { at: self.at(view, rows * stride), rows, columns, stride }
     }
 
-    pub(super) fn as_maps(&self, view: &View) -> Option<Maps> {
+    pub(crate) fn as_maps(&self, view: &View) -> Option<Maps> {
         let stride = view.pixel_stride()?;
         let &[batch, channels, height, width] = &view.shape[..] else { return None };
         let shape = MapsShape { batch: batch / self.images, height, width, channels };
         Some(Maps { at: self.at(view, shape.pixels() * stride), shape, stride })
     }
 
-    pub(super) fn at(&self, view: &View, image: usize) -> At {
+    pub(crate) fn at(&self, view: &View, image: usize) -> At {
         At { place: view.place, offset: view.offset, image }
     }
 
     /// A value as an image that lies channels last, copied if it does not.
-    pub(super) fn maps(&mut self, value: Value) -> Result<Maps, EngineError> {
+    pub(crate) fn maps(&mut self, value: Value) -> Result<Maps, EngineError> {
         let view = self.values[&value].clone();
+        self.view_as_maps(view)
+    }
+
+    /// As [`maps`](Self::maps), of a view.
+    pub(crate) fn view_as_maps(&mut self, view: View) -> Result<Maps, EngineError> {
         self.require(view.shape.len() == 4)?;
         let view = if view.pixel_stride().is_some() { view } else { self.copied(&view, &CHANNELS_LAST) };
         self.as_maps(&view).ok_or_else(|| self.other_shapes())
     }
 
     /// A value as rows along the last axis of an order of its axes, copied if it does not lie so.
-    pub(super) fn rows(&mut self, value: Value, order: &[usize]) -> Result<Rows, EngineError> {
+    pub(crate) fn rows(&mut self, value: Value, order: &[usize]) -> Result<Rows, EngineError> {
         let view = self.values[&value].clone();
+        self.view_as_rows(view, order)
+    }
+
+    /// As [`rows`](Self::rows), of a view.
+    pub(crate) fn view_as_rows(&mut self, view: View, order: &[usize]) -> Result<Rows, EngineError> {
         let lies_so = self.as_rows(&view.permuted(order)).is_some();
         let view = if lies_so { view } else { self.copied(&view, order) };
         self.as_rows(&view.permuted(order)).ok_or_else(|| self.other_shapes())
     }
 
     /// Images as the rows of a product whose weights are in the order of their values.
-    pub(super) fn images_as_rows(&mut self, input: Value, channels: usize) -> Rows {
+    pub(crate) fn images_as_rows(&mut self, input: Value, channels: usize) -> Rows {
         let mut view = self.values[&input].clone();
         if view.shape.get(1) != Some(&channels) {
             // Images of other channels, with as many values: seen as the ones that the weights are packed for.
@@ -117,7 +127,7 @@ impl Lowering<'_> {
         self.of_rows(&view, columns, columns)
     }
 
-    pub(super) fn reshaped(&mut self, input: &View, shape: &[usize]) -> View {
+    pub(crate) fn reshaped(&mut self, input: &View, shape: &[usize]) -> View {
         if let Some(view) = input.reshaped(shape) {
             return view;
         }

@@ -151,7 +151,7 @@ fn summary(name: &str, gradient: &[f32]) -> [f64; 7] {
 }
 
 /// The same network with all shares of dropout and stochastic depth at zero.
-fn without_dropout(graph: &Graph) -> Graph {
+pub(super) fn without_dropout(graph: &Graph) -> Graph {
     fn clear(value: &mut Value) {
         match value {
             Value::Object(fields) => {

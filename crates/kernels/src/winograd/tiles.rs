@@ -32,7 +32,7 @@ impl Tiling {
 
     /// The image of a tile, and its first pixel's row and column in the output.
     #[inline(always)]
-    fn place(&self, tile: usize) -> [usize; 3] {
+    pub(super) fn place(&self, tile: usize) -> [usize; 3] {
         let [down, across] = self.grid();
         let size = self.tile.output();
         [tile / (down * across), tile / across % down * size, tile % across * size]

@@ -1,0 +1,144 @@
+//! The gradients of every architecture of the zoo, against the Burn engine's.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use engraft_burn::BurnEngine;
+use engraft_cpu::CpuEngine;
+use engraft_engine::suite::formula;
+use engraft_engine::{Engine, Rule, Targets, Training};
+use engraft_graph::Graph;
+use engraft_zoo::{architecture_of_size, architectures};
+
+/// How far a value may be off, relative to the largest of the network's gradients.
+const TOLERANCE: f32 = 1e-4;
+
+/// Networks that take Burn long, or much memory. Their test is ignored.
+const SLOW: &[&str] = &[
+    "convnext_large",
+    "regnet_y_32gf",
+    "regnet_y_128gf",
+    "regnet_x_32gf",
+    "swin_b",
+    "swin_v2_b",
+    "maxvit_t",
+    "efficientnet_b5",
+    "efficientnet_b6",
+    "efficientnet_b7",
+    "efficientnet_v2_l",
+    "vit_l_16",
+    "vit_l_32",
+    "vit_h_14",
+    "wide_resnet101_2",
+];
+
+/// The largest networks have gigabytes of weights and gradients: one at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// The network on the smallest images that leave its last layers more than one pixel, and their size.
+fn small(name: &str) -> (Graph, usize) {
+    let size = match name {
+        _ if name.starts_with("vit_h") => 56,
+        _ if name.starts_with("inception") => 96,
+        _ if name.starts_with("maxvit") => 224,
+        _ => 64,
+    };
+    let graph = architecture_of_size(name, size).unwrap();
+    // Auxiliary heads may need larger images.
+    if graph.shapes(&[1, 3, size, size]).is_ok() { (graph, size) } else { (graph.without_aux(), size) }
+}
+
+fn compare(name: &str) {
+    let (graph, size) = small(name);
+    let gradients = |engine: &dyn Engine| {
+        let training = Training { group: &|_| Some(0), live_norms: &|_| false, rule: Rule::SGD };
+        let mut trainer = engine.trainer(&graph, formula::state(&graph, formula::NORM), &training).unwrap();
+        let input = formula::inputs("x", &[2, 3, size, size]);
+        trainer
+            .accumulate(&input, &Targets::labels(&[0, 97]), 1.0, 5)
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let mut all = BTreeMap::new();
+        trainer.gradients(&mut |name, values| drop(all.insert(name.to_string(), values.to_vec())));
+        all
+    };
+    let expected = gradients(&BurnEngine::cpu());
+    let given = gradients(&CpuEngine::new(2));
+    assert!(expected.keys().eq(given.keys()), "{name}");
+    let largest = expected.values().flatten().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    let mut worst = (0.0, "");
+    for (parameter, values) in &given {
+        for (value, expected) in values.iter().zip(&expected[parameter]) {
+            let off = (value - expected).abs() / largest;
+            if off > worst.0 || off.is_nan() {
+                worst = (off, parameter);
+            }
+        }
+    }
+    println!("{name}: off by {:.1e} of the largest, in {}", worst.0, worst.1);
+    assert!(worst.0 < TOLERANCE, "{name}: {} is off by {:e} of the largest", worst.1, worst.0);
+}
+
+/// Compares the networks whose names begin with `prefix`, which are so many.
+fn family(prefix: &str, members: usize) {
+    let _alone = ONE_AT_A_TIME.lock();
+    let names: Vec<&str> = architectures().filter(|name| name.starts_with(prefix)).collect();
+    assert_eq!(names.len(), members, "{names:?}");
+    names.into_iter().filter(|name| !SLOW.contains(name)).for_each(compare);
+}
+
+macro_rules! families {
+    ($($(#[$attribute:meta])* $test:ident: $prefix:literal, $members:literal;)*) => {
+        $(
+            #[test]
+            $(#[$attribute])*
+            fn $test() {
+                family($prefix, $members);
+            }
+        )*
+
+        #[test]
+        fn these_are_all_networks() {
+            assert_eq!([$($members),*].iter().sum::<usize>(), architectures().count());
+        }
+    };
+}
+
+families! {
+    alexnet: "alexnet", 1;
+    #[ignore = "takes Burn minutes"]
+    convnext: "convnext", 4;
+    densenet: "densenet", 4;
+    #[ignore = "takes Burn minutes"]
+    efficientnet: "efficientnet", 11;
+    #[ignore = "takes Burn minutes"]
+    googlenet: "googlenet", 1;
+    #[ignore = "takes Burn minutes"]
+    inception: "inception", 1;
+    #[ignore = "takes Burn minutes"]
+    maxvit: "maxvit", 1;
+    #[ignore = "takes Burn minutes"]
+    mnasnet: "mnasnet", 4;
+    mobilenet: "mobilenet", 3;
+    #[ignore = "takes Burn minutes"]
+    regnet: "regnet", 15;
+    resnet: "resnet", 5;
+    #[ignore = "takes Burn minutes"]
+    resnext: "resnext", 3;
+    shufflenet: "shufflenet", 4;
+    squeezenet: "squeezenet", 2;
+    #[ignore = "takes Burn minutes"]
+    swin: "swin", 6;
+    #[ignore = "takes Burn minutes"]
+    vgg: "vgg", 8;
+    #[ignore = "takes Burn minutes"]
+    vit: "vit", 5;
+    #[ignore = "takes Burn minutes"]
+    wide_resnet: "wide_resnet", 2;
+}
+
+#[test]
+#[ignore = "slow"]
+fn slow_networks() {
+    let _alone = ONE_AT_A_TIME.lock();
+    SLOW.iter().for_each(|name| compare(name));
+}
