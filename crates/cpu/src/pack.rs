@@ -104,6 +104,16 @@ pub(crate) struct Affine {
     pub(crate) shift: Vec<f32>,
 }
 
+impl Affine {
+    /// A batch norm's, by its running statistics.
+    pub(crate) fn of_batch_norm(weight: &[f32], bias: &[f32], mean: &[f32], var: &[f32], eps: f64) -> Affine {
+        let scale: Vec<f64> =
+            weight.iter().zip(var).map(|(w, var)| *w as f64 / (*var as f64 + eps).sqrt()).collect();
+        let shift = (0..scale.len()).map(|c| (bias[c] as f64 - mean[c] as f64 * scale[c]) as f32).collect();
+        Affine { scale: scale.into_iter().map(|scale| scale as f32).collect(), shift }
+    }
+}
+
 /// What scores are made with.
 pub(crate) struct AttendLayer {
     pub(crate) dim: usize,
@@ -414,14 +424,7 @@ impl Packing<'_> {
                 let bias = self.take(node, "bias")?;
                 let mean = self.take(node, "running_mean")?;
                 let var = self.take(node, "running_var")?;
-                let scale: Vec<f64> = weight
-                    .iter()
-                    .zip(&var)
-                    .map(|(w, var)| *w as f64 / (*var as f64 + norm.eps).sqrt())
-                    .collect();
-                let shift = (0..norm.features).map(|c| (bias[c] as f64 - mean[c] as f64 * scale[c]) as f32);
-                let shift = shift.collect();
-                Affine { scale: scale.into_iter().map(|scale| scale as f32).collect(), shift }
+                Affine::of_batch_norm(&weight, &bias, &mean, &var, norm.eps)
             }
             Op::ChannelAffine { scale, shift } => Affine { scale: scale.clone(), shift: shift.clone() },
             Op::Parameter { name, .. } => {

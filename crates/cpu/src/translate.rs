@@ -169,16 +169,25 @@ fn product(input: Value, weights: Weights) -> Kind {
     Kind::Product(Product { input, weights, folded: None, before: Before::Nothing, end: End::default() })
 }
 
+/// Whether a convolution is a product of its pixels.
+pub(crate) fn is_product(conv: &Conv2d) -> bool {
+    conv.kernel == [1, 1] && conv.stride == [1, 1] && conv.padding == [0, 0] && conv.groups == 1
+}
+
+/// Whether a convolution is one of each channel by itself.
+pub(crate) fn is_depthwise(conv: &Conv2d) -> bool {
+    conv.groups == conv.in_channels && conv.groups == conv.out_channels
+}
+
 /// A product if it is one of its pixels, also where it has but one channel and so is depthwise, too.
 fn convolution(input: Value, conv: &Conv2d) -> Kind {
-    let is_product =
-        conv.kernel == [1, 1] && conv.stride == [1, 1] && conv.padding == [0, 0] && conv.groups == 1;
-    let is_depthwise = conv.groups == conv.in_channels && conv.groups == conv.out_channels;
-    let (conv, end) = (conv.clone(), End::default());
-    if is_product {
-        return product(input, Weights::Conv(conv));
+    let end = End::default();
+    if is_product(conv) {
+        return product(input, Weights::Conv(conv.clone()));
     }
-    if is_depthwise {
+    let by_channel = is_depthwise(conv);
+    let conv = conv.clone();
+    if by_channel {
         return Kind::Depthwise(Depthwise { input, conv, expand: None, end, means: None });
     }
     Kind::Conv(Conv { input, conv, folded: None, end })

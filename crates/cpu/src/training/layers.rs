@@ -16,6 +16,7 @@ use crate::pack::{
     Affine, AffineLayer, AttendLayer, ConvLayer, DepthwiseKernel, DepthwiseLayer, Finish, NormLayer,
     ProductLayer, Similarity, WinogradLayer, geometry, winograd_tile,
 };
+use crate::translate::{is_depthwise, is_product};
 
 /// The number of a layer.
 pub(crate) type LayerId = usize;
@@ -430,24 +431,11 @@ pub(crate) fn constants(graph: &Graph, parameters: &Parameters, node: usize) -> 
         Op::BatchNorm2d(BatchNorm2d { eps, .. }) => {
             let [weight, bias, mean, var] =
                 ["weight", "bias", "running_mean", "running_var"].map(|name| parameters.of(node, name));
-            let scale: Vec<f64> =
-                weight.iter().zip(var).map(|(w, var)| *w as f64 / (*var as f64 + eps).sqrt()).collect();
-            let shift = (0..scale.len()).map(|c| (bias[c] as f64 - mean[c] as f64 * scale[c]) as f32);
-            Affine { shift: shift.collect(), scale: scale.into_iter().map(|scale| scale as f32).collect() }
+            Affine::of_batch_norm(weight, bias, mean, var, *eps)
         }
         Op::ChannelAffine { scale, shift } => Affine { scale: scale.clone(), shift: shift.clone() },
         _ => Affine { scale: Vec::new(), shift: Vec::new() },
     }
-}
-
-/// Whether a convolution is a product of its pixels.
-pub(crate) fn is_product(conv: &Conv2d) -> bool {
-    conv.kernel == [1, 1] && conv.stride == [1, 1] && conv.padding == [0, 0] && conv.groups == 1
-}
-
-/// Whether a convolution is one of each channel by itself.
-fn is_depthwise(conv: &Conv2d) -> bool {
-    conv.groups == conv.in_channels && conv.groups == conv.out_channels
 }
 
 /// Pixels of a map that is as large as a tile: of smaller ones a tile is padding for the most part, and rounding errors are all that is won.
