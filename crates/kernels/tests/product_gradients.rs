@@ -105,6 +105,9 @@ fn gradients_of_the_weight() {
         weight_gradient(sizes, [1, 0], Before::Affine, true);
         weight_gradient(sizes, [0, 0], Before::Scale(49), false);
     }
+    // Rows of the left operand that share a place of the cache are copied.
+    weight_gradient([270, 1020, 300], [0, 4], Before::Affine, false);
+    weight_gradient([270, 1024, 300], [0, 0], Before::Nothing, true);
 }
 
 proptest! {

@@ -9,7 +9,7 @@ use super::outer::{Groups, Outer, PIXELS, PanelProduct, panels_a_task};
 use crate::blocks::Blocks;
 use crate::bounds::check_output;
 use crate::gemm::{Panel, aliases, panels};
-use crate::scratch::{scratch_stride, with_scratch};
+use crate::scratch::{LINE, scratch_stride, with_scratch};
 use crate::shares::Shares;
 use crate::simd::{Kernel, Simd};
 use crate::tile::Rows;
@@ -217,9 +217,13 @@ fn outer_products(
     let size = panels_a_task(all, heights.min(n) * 2 * level.lanes(), groups.count * bands, pool.threads());
     let parts = all.div_ceil(size);
     let width = 2 * level.lanes();
+    // Rows whose beginnings share a place of the cache are copied, where several tiles read each of their lines, and enough is done with them.
+    let copies = aliases(dy.stride) && 2 * level.tile_rows() <= LINE && size > 1;
+    let copy_stride = if copies { scratch_stride(heights) } else { 0 };
     pool.run(groups.count * bands * parts, |task| {
         let (part, band, group) = (task % parts, task / parts % bands, task / parts / bands);
-        with_scratch(PIXELS * width, PIXELS, |packed, pointers| {
+        with_scratch(PIXELS * (width + copy_stride), PIXELS, |scratch, pointers| {
+            let (packed, copy) = scratch.split_at_mut(PIXELS * width);
             level.run(OuterTask {
                 level,
                 sizes: [n, k],
@@ -233,6 +237,8 @@ fn outer_products(
                 to,
                 offset: group * n * k,
                 packed,
+                copy,
+                copy_stride,
                 pointers,
             });
         });
@@ -255,6 +261,9 @@ struct OuterTask<'a> {
     to: &'a Shares<'a>,
     offset: usize,
     packed: &'a mut [f32],
+    /// The left operand's values for some pixels, unless `copy_stride` is zero.
+    copy: &'a mut [f32],
+    copy_stride: usize,
     pointers: &'a mut [*const f32],
 }
 
@@ -264,11 +273,19 @@ impl Kernel for OuterTask<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let [_, k] = self.sizes;
-        let packed = self.packed.as_mut_ptr();
+        let [packed, copy] = [self.packed.as_mut_ptr(), self.copy.as_mut_ptr()];
         for first_pixel in self.pixels.clone().step_by(PIXELS) {
             let pixels = first_pixel..(first_pixel + PIXELS).min(self.pixels.end);
-            for (pointer, pixel) in self.pointers.iter_mut().zip(pixels.clone()) {
+            for (i, (pointer, pixel)) in self.pointers.iter_mut().zip(pixels.clone()).enumerate() {
                 *pointer = self.dy.values[pixel * self.dy.stride + self.rows.start..].as_ptr();
+                if self.copy_stride > 0 {
+                    // SAFETY: the caller has checked the slices, and the copy has `copy_stride` values for each pixel.
+                    *pointer = unsafe {
+                        let to = copy.add(i * self.copy_stride);
+                        copy_row::<S>(*pointer, self.rows.len(), to);
+                        to
+                    };
+                }
             }
             for panel in panels(self.level, k).skip(self.panels.start).take(self.panels.len()) {
                 let Panel { first, width, columns } = panel;
@@ -277,6 +294,8 @@ impl Kernel for OuterTask<'_> {
                     for (i, pixel) in pixels.clone().enumerate() {
                         let from = self.x.values.as_ptr().add(pixel * self.x.stride + first);
                         let to = packed.add(i * width);
+                        // The next panel's line of this pixel, which lies too far from the next pixel's for the machine to foresee it.
+                        S::prefetch(from.wrapping_add(width));
                         match self.prologue {
                             Prologue::None => copy_row::<S>(from, columns, to),
                             prologue => prologue.row::<S>(pixel, first..first + columns, from, to),
