@@ -342,12 +342,14 @@ pub fn batch_norm_backward(
     };
     let (mut scale, mut shift) = (vec![0.0; columns], vec![0.0; columns]);
     batch_norm_affine(norm, &mut scale, &mut shift);
-    let before = Before { x, scale: &scale, shift: &shift, activation, output };
+    let mut before = Before { x, scale: &scale, shift: &shift, activation, output };
     let (mut sums, mut products) = (vec![0.0; columns], vec![0.0; columns]);
+    let dx = dx.map(|(dx, stride)| Places { values: Shares::new(dx), stride });
     {
-        let dy = match (dy, &dx) {
-            (Some(dy), _) => dy,
-            (None, Some((dx, stride))) => Matrix { values: dx, stride: *stride },
+        let dy = match (&dy, &dx) {
+            (Some(dy), _) => Source::Elsewhere(*dy),
+            // What takes an exponential is computed once, and kept in the place of `dy`.
+            (None, Some(dx)) => Source::InPlace { dx, keeps: activation.clamp().is_none() },
             (None, None) => unreachable!("one of them is there"),
         };
         let terms = Gradients { before, mean, dy };
@@ -355,13 +357,16 @@ pub fn batch_norm_backward(
             sums.copy_from_slice(&values[..columns]);
             products.copy_from_slice(&values[columns..]);
         });
+        if let Source::InPlace { keeps: true, .. } = dy {
+            before.activation = Activation::Identity;
+        }
     }
     for column in 0..columns {
         let before = |value: f32| if accumulate { value } else { 0.0 };
         dgamma[column] = before(dgamma[column]) + products[column] * rstd[column];
         dbeta[column] = before(dbeta[column]) + sums[column];
     }
-    let Some((dx, stride)) = dx else { return };
+    let Some(dx) = dx else { return };
     if rows == 0 {
         return;
     }
@@ -370,7 +375,7 @@ pub fn batch_norm_backward(
         products[column] *= rstd[column] * rstd[column] / rows as f32;
     }
     let means = batch.then_some(Means { mean, sum: &sums, product: &products });
-    let kernel = Input { before, dy, means, dx: Shares::new(dx), stride, accumulate: accumulate_dx };
+    let kernel = Input { before, dy, means, dx, accumulate: accumulate_dx };
     each_vector(level, pool, [rows, columns], kernel);
 }
 
@@ -409,12 +414,39 @@ impl Before<'_> {
     }
 }
 
+/// Rows that tasks write.
+struct Places<'a> {
+    values: Shares<'a>,
+    stride: usize,
+}
+
+impl Places<'_> {
+    /// # Safety
+    /// The row and the column exist.
+    #[inline(always)]
+    unsafe fn at(&self, row: usize, column: usize) -> *mut f32 {
+        // SAFETY: the caller's.
+        unsafe { self.values.at(row * self.stride + column) }
+    }
+}
+
+/// Where the gradient of the activation's output is.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Elsewhere(Matrix<'a>),
+    InPlace {
+        dx: &'a Places<'a>,
+        /// Whether the gradient of the norm's output takes its place.
+        keeps: bool,
+    },
+}
+
 /// The gradient of the norm's output, and its product with `x - mean`.
 #[derive(Clone, Copy)]
 struct Gradients<'a> {
     before: Before<'a>,
     mean: &'a [f32],
-    dy: Matrix<'a>,
+    dy: Source<'a>,
 }
 
 impl Terms<2> for Gradients<'_> {
@@ -423,8 +455,15 @@ impl Terms<2> for Gradients<'_> {
         // SAFETY: the caller's.
         unsafe {
             let x = load::<S>(self.before.x, row, column, lanes);
-            let dy = load::<S>(self.dy, row, column, lanes);
+            let dy = match self.dy {
+                Source::Elsewhere(dy) => load::<S>(dy, row, column, lanes),
+                Source::InPlace { dx, .. } => S::load_upto(dx.at(row, column), lanes),
+            };
             let dz = self.before.gradient::<S>(row, column, lanes, x, dy);
+            if let Source::InPlace { dx, keeps: true } = self.dy {
+                // A task has its rows and columns for itself, and sees each once.
+                S::store_upto(dx.at(row, column), dz, lanes);
+            }
             let x = S::sub(x, S::load_upto(self.mean.as_ptr().add(column), lanes));
             [dz, S::mul(dz, x)]
         }
@@ -442,8 +481,7 @@ struct Input<'a> {
     before: Before<'a>,
     dy: Option<Matrix<'a>>,
     means: Option<Means<'a>>,
-    dx: Shares<'a>,
-    stride: usize,
+    dx: Places<'a>,
     accumulate: bool,
 }
 
@@ -452,7 +490,7 @@ impl EachVector for Input<'_> {
     unsafe fn vector<S: Simd>(&self, row: usize, column: usize, lanes: usize) {
         // SAFETY: the caller's.
         unsafe {
-            let to = self.dx.at(row * self.stride + column);
+            let to = self.dx.at(row, column);
             let dy = match self.dy {
                 Some(dy) => load::<S>(dy, row, column, lanes),
                 None => S::load_upto(to, lanes),
