@@ -217,12 +217,7 @@ impl Planner<'_> {
                 Lies::Maps(maps.ok_or_else(|| self.lowering.other_shapes())?)
             }
         };
-        // A norm by the statistics of few values magnifies the rounding errors of Winograd's method, and a value that they carry over the kink
-        // of a ReLU changes the gradients of its whole channel.
-        let is_live =
-            |reader: &usize| matches!(self.batch_norm(self.operations[*reader].node), Some((_, true)));
-        let magnified = self.readers[output].iter().any(is_live);
-        let pixels = (!magnified).then(|| self.lowering.shapes[last].iter().skip(2).product());
+        let pixels = self.lowering.shapes[last].iter().skip(2).product();
         let part = part.unwrap_or(Part::Forward { pixels });
         let layer = self.add_layer(node, part, norm.map(|norm| norm.node), activation);
         self.finish(last, place, Step::Layer { layer, x, residual: added, to, tokens: None });

@@ -35,9 +35,9 @@ pub(crate) struct Spec {
 /// What of a node.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Part {
-    /// A linear layer, or a convolution of so many output pixels an image; none if Winograd's method may not compute it.
+    /// A linear layer, or a convolution of so many output pixels an image.
     Forward {
-        pixels: Option<usize>,
+        pixels: usize,
     },
     /// From the gradient of its output to that of its input, of so many pixels.
     Backward {
@@ -318,7 +318,7 @@ impl Packing<'_> {
     }
 
     /// Chooses the kernel of a convolution.
-    fn conv(&self, spec: &Spec, conv: &Conv2d, pixels: Option<usize>, outdated: Option<Packed>) -> Packed {
+    fn conv(&self, spec: &Spec, conv: &Conv2d, pixels: usize, outdated: Option<Packed>) -> Packed {
         let (weight, bias) = self.conv_weights(spec, conv);
         let (inputs, outputs) = (conv.in_channels, conv.out_channels);
         let geometry = geometry(conv);
@@ -332,7 +332,7 @@ impl Packing<'_> {
             });
             return Packed::Depthwise(Arc::new(DepthwiseLayer { weights, bias, geometry }));
         }
-        if let Some(tile) = pixels.and_then(|pixels| tile_of(conv, inputs, outputs, pixels)) {
+        if let Some(tile) = tile_of(conv, inputs, outputs, pixels) {
             let mut weights = self.winograd(tile, [inputs, outputs], outdated);
             weights.pack(self.pool, &weight);
             return Packed::Winograd(Arc::new(WinogradLayer { weights, bias, padding: conv.padding }));

@@ -19,6 +19,7 @@ mod gradients;
 mod networks;
 mod operations;
 mod snapshots;
+mod steps;
 mod targets;
 mod torchvision;
 mod training;
@@ -32,6 +33,7 @@ pub use freezing::*;
 pub use gradients::*;
 pub use operations::*;
 pub use snapshots::*;
+pub use steps::*;
 pub use targets::*;
 pub use torchvision::*;
 pub use training::*;
@@ -71,6 +73,7 @@ macro_rules! test_training {
             auxiliary_heads_add_their_loss
             a_trunk_cut_off_trains_the_same_head
             updates_are_torchs
+            five_steps_of_networks_are_torchs
             averages_are_those_of_a_loop
             gradients_can_be_changed
             batches_add_up_to_one
