@@ -13,12 +13,23 @@ use engraft_engine::SplitMix64;
 use serde_json::Value;
 
 /// A hidden layer with dropout on a frozen network, by Adam.
-const HEAD: &str = "flowers --arch squeezenet1_1 --weights random --freeze backbone --cut features.3 --hidden-units 64 \
+const HEAD: &str = "flowers --arch squeezenet1_1 --weights random --train head --cut features.3 --hidden-units 64 \
                     --dropout 0.5 --epochs 40 --learning-rate 0.01 --batch-size 5";
 
 /// A whole network with batch norms, on images.
 const WHOLE: &str =
-    "flowers --arch shufflenet_v2_x0_5 --weights random --freeze none --size 64 --epochs 3 --batch-size 4";
+    "flowers --arch shufflenet_v2_x0_5 --weights random --train all --size 64 --epochs 3 --batch-size 4";
+
+/// Parts of a network, on features that are computed once and on images.
+const PARTS: [&str; 5] =
+    ["last:1 --norm live", "from:stage4.2", "norm", "head+last:2", "head+last:1 --hidden-units 8"];
+
+/// A training of a part.
+fn part(part: &str) -> String {
+    format!(
+        "flowers --arch shufflenet_v2_x0_5 --weights random --train {part} --size 64 --epochs 6 --batch-size 4"
+    )
+}
 
 /// Starts a run named `run`, which writes `run.safetensors`.
 fn start(sandbox: &Sandbox, line: &str, run: &str) -> Command {
@@ -81,10 +92,20 @@ fn a_whole_network_that_was_killed_ends_in_the_same_bits() {
 }
 
 #[test]
+fn a_part_that_was_killed_ends_in_the_same_bits() {
+    for name in PARTS {
+        kills(&part(name), 2, &["", "--threads 1"]);
+    }
+}
+
+#[test]
 #[ignore = "takes minutes: 200 runs"]
 fn two_hundred_runs_that_were_killed_end_in_the_same_bits() {
     kills(HEAD, 150, &["", "--threads 1"]);
-    kills(WHOLE, 50, &["", "--threads 1"]);
+    kills(WHOLE, 25, &["", "--threads 1"]);
+    for name in PARTS {
+        kills(&part(name), 5, &["", "--threads 1"]);
+    }
 }
 
 /// Waits for an epoch, then sends a signal.
