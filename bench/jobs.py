@@ -182,11 +182,13 @@ def main():
             "engraft": [options.throughput, data / "train"],
         },
         "last": {
-            "PyTorch": [*theirs, resnet50, str(threads), "resnet50", "last", "3"],
+            "PyTorch": [*theirs, resnet50, str(threads), "resnet50", "last", "usual", "3"],
+            "PyTorch, features once": [*theirs, resnet50, str(threads), "resnet50", "last", "expert", "3"],
             "engraft": ours("resnet50", resnet50, "last:1", 4),
         },
         "all": {
-            "PyTorch": [*theirs, weights, str(threads), "mobilenet_v2", "all", "3"],
+            "PyTorch": [*theirs, weights, str(threads), "mobilenet_v2", "all", "usual", "3"],
+            "PyTorch, channels last": [*theirs, weights, str(threads), "mobilenet_v2", "all", "expert", "3"],
             "engraft": ours("mobilenet_v2", weights, "all", 3),
         },
     }

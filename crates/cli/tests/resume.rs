@@ -25,9 +25,9 @@ const PARTS: [&str; 5] =
     ["last:1 --norm live", "from:stage4.2", "norm", "head+last:2", "head+last:1 --hidden-units 8"];
 
 /// A training of a part.
-fn part(part: &str) -> String {
+fn part(part: &str, epochs: u32) -> String {
     format!(
-        "flowers --arch shufflenet_v2_x0_5 --weights random --train {part} --size 64 --epochs 6 --batch-size 4"
+        "flowers --arch shufflenet_v2_x0_5 --weights random --train {part} --size 64 --epochs {epochs} --batch-size 4"
     )
 }
 
@@ -94,7 +94,7 @@ fn a_whole_network_that_was_killed_ends_in_the_same_bits() {
 #[test]
 fn a_part_that_was_killed_ends_in_the_same_bits() {
     for name in PARTS {
-        kills(&part(name), 2, &["", "--threads 1"]);
+        kills(&part(name, 6), 2, &["", "--threads 1"]);
     }
 }
 
@@ -104,7 +104,7 @@ fn two_hundred_runs_that_were_killed_end_in_the_same_bits() {
     kills(HEAD, 150, &["", "--threads 1"]);
     kills(WHOLE, 25, &["", "--threads 1"]);
     for name in PARTS {
-        kills(&part(name), 5, &["", "--threads 1"]);
+        kills(&part(name, 6), 5, &["", "--threads 1"]);
     }
 }
 
@@ -123,8 +123,26 @@ fn signal_in_epoch(child: &mut Child, epoch: u32, signal: &str) -> Vec<Value> {
 fn ctrl_c_and_sigterm_save_at_once_and_the_run_goes_on_to_the_same_bits() {
     let sandbox = Sandbox::with_flowers();
     Run::of(&mut start(&sandbox, WHOLE, "whole")).succeeded();
-    for (signal, run) in [("-INT", "interrupted"), ("-TERM", "terminated")] {
-        let mut child = start(&sandbox, WHOLE, run).spawn().unwrap();
+    stop_and_go_on(&sandbox, WHOLE, &[("-INT", "interrupted"), ("-TERM", "terminated")]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_part_that_was_stopped_ends_in_the_same_bits() {
+    for name in PARTS {
+        let sandbox = Sandbox::with_flowers();
+        // Long enough for the signal to come on the way. The head with a hidden layer is stopped while it is looked for.
+        let line = part(name, 100);
+        Run::of(&mut start(&sandbox, &line, "whole")).succeeded();
+        stop_and_go_on(&sandbox, &line, &[("-INT", "interrupted")]);
+    }
+}
+
+/// Stops runs in their first epoch, and compares what they give in the end with a run named `whole`.
+#[cfg(unix)]
+fn stop_and_go_on(sandbox: &Sandbox, line: &str, runs: &[(&str, &str)]) {
+    for (signal, run) in runs {
+        let mut child = start(sandbox, line, run).spawn().unwrap();
         let rest = signal_in_epoch(&mut child, 1, signal);
         let output = child.wait_with_output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -134,7 +152,7 @@ fn ctrl_c_and_sigterm_save_at_once_and_the_run_goes_on_to_the_same_bits() {
         assert_eq!(end["ended"], "stopped");
         // What the first epoch gave can be used at once.
         sandbox.run(&format!("predict {run}.safetensors flowers/test --json")).succeeded();
-        resume(&sandbox, run, "").succeeded();
+        resume(sandbox, run, "").succeeded();
         assert!(sandbox.read(&format!("{run}.safetensors")) == sandbox.read("whole.safetensors"));
     }
 }

@@ -42,6 +42,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! What is trained is a [`Policy`]: the head alone, or more of the network, at once or after the head. What is not trained is computed once a photo.
+//!
+//! ```
+//! use engraft::Config;
+//!
+//! let config = Config { train: Some("head+last:1".parse()?), ..Config::new("photos", "resnet50") };
+//! assert!(config.to_toml().contains(r#"train = "head+last:1""#));
+//! # Ok::<(), engraft::GraphError>(())
+//! ```
+//!
 //! # Go on with a run
 //!
 //! A run that was stopped or killed goes on to the same bits as if it had not been. One that is done stays as it is.

@@ -24,6 +24,9 @@ use crate::{
 /// The state is written after an epoch if this much time has passed since the last time: a kill costs so much work, or an epoch.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
+/// And if it is so many times as long as saving took, which for a large network is longer than a second.
+const SAVING_SHARE: u32 = 10;
+
 /// Trains in a run's folder, from its beginning or from where it rests. If `stop` becomes true, training ends after the batch, and the run
 /// can go on later.
 ///
@@ -273,6 +276,7 @@ impl Run<'_> {
         let rest = self.rest()?;
         self.folder.keep_metrics(rest.as_ref().map_or(0, |rest| rest.progress.epochs))?;
         let mut saved = Instant::now();
+        let mut pause = SAVE_EVERY;
         let mut best_saved = rest.as_ref().and_then(|rest| Some(rest.progress.best.as_ref()?.epoch));
         let rest = match rest {
             None if head.is_some() => Some(self.with_head(trainer.as_mut(), valid, observe)?),
@@ -293,9 +297,10 @@ impl Run<'_> {
                 }
                 FitEvent::Rest(snapshot, progress, best_state) => {
                     let is_last = progress.epochs == self.options.epochs || progress.steps > 0;
-                    if !is_last && saved.elapsed() < SAVE_EVERY {
+                    if !is_last && saved.elapsed() < pause {
                         return Ok(());
                     }
+                    let begin = Instant::now();
                     let mut save = || {
                         if let (Some(best), Some(state)) = (&progress.best, best_state)
                             && best_saved != Some(best.epoch)
@@ -313,6 +318,7 @@ impl Run<'_> {
                     let result = save();
                     self.or_warn(result, observe);
                     saved = Instant::now();
+                    pause = SAVE_EVERY.max(SAVING_SHARE * begin.elapsed());
                 }
             }
             Ok(())
