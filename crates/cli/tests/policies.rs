@@ -162,6 +162,8 @@ fn what_cannot_train_is_said_before_anything_is_written() {
         sandbox.run(&format!("train {LINE} {OUT} {options}")).failed(code, &[words]);
         assert!(!sandbox.path("runs").exists(), "{options}");
     }
+    sandbox.write("bad.toml", "data = \"flowers\"\narch = \"squeezenet1_1\"\ntrain = \"last\"\n");
+    sandbox.run("train --config bad.toml").failed(1, &["bad.toml", "head, last:N, from:PATH, norm or all"]);
     sandbox.assert_nothing_written();
 }
 
