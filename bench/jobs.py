@@ -1,12 +1,14 @@
 """Whole jobs as a user starts them from the shell, by PyTorch and by engraft: wall time and memory of all processes.
 
-    python bench/jobs.py --data DATA --weights WEIGHTS [--threads 2] [--rounds 3] [--isa avx2]
+    python bench/jobs.py --data DATA --weights WEIGHTS [--threads 2] [--rounds 3] [--isa avx2] [--jobs last,all]
 
 DATA has `train/` and `val/` with a folder a class, WEIGHTS are torchvision's for mobilenet_v2 (.pth or .safetensors).
 
     train       a head of 256 hidden units on frozen mobilenet_v2, 7 epochs
     predict     one photo, named by mobilenet_v2
     transform   decoding and the evaluation transform alone, on one thread
+    last        the last stage of resnet50 (random weights) and a linear head: an epoch after the first, with its validation
+    all         everything of mobilenet_v2 and a linear head: likewise
 
 The programs alternate. Training is done by four: the script that people write (torch_train.py), which computes the
 backbone in each epoch, on photos that it augments; the one that an expert writes (torch_features.py), which computes it
@@ -106,6 +108,24 @@ def images_a_second(output):
     return float(re.search(r"([\d.]+) a second", output)[1])
 
 
+def epoch_seconds(output):
+    """The median over the epochs after the first, of PyTorch's lines or of engraft's JSON."""
+    ours = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    seconds = [event["seconds"] for event in ours if event["event"] == "epoch"]
+    seconds += [float(found) for found in re.findall(r"^epoch \d+: ([\d.]+) s", output, re.MULTILINE)]
+    return statistics.median(seconds[1:])
+
+
+def random_weights(path):
+    """A file of resnet50's initial weights by torchvision."""
+    import torch
+    from torchvision import models
+
+    torch.manual_seed(0)
+    torch.save(models.resnet50().state_dict(), path)
+    return path
+
+
 def absolute(text):
     return Path(text).resolve()
 
@@ -138,6 +158,14 @@ def main():
     head = "--hidden-units 256 --dropout 0.2 --epochs 7 --learning-rate 0.003 --batch-size 64".split()
     training = [options.engraft, "train", data, "--arch", "mobilenet_v2", "--weights", weights, *head]
     python = [sys.executable]
+    scratch = tempfile.TemporaryDirectory()
+    resnet50 = random_weights(Path(scratch.name) / "resnet50.pth") if "last" in options.jobs else ""
+    theirs = [*python, BENCH / "torch_finetune.py", data]
+
+    def ours(arch, weights, part, epochs):
+        steps = f"--train {part} --epochs {epochs} --batch-size 32 --json".split()
+        return [options.engraft, "train", data, "--arch", arch, "--weights", weights, *steps]
+
     jobs = {
         "train": {
             "PyTorch": [*python, BENCH / "torch_train.py", data, weights, str(threads)],
@@ -153,7 +181,18 @@ def main():
             "PyTorch": [*python, BENCH / "torch_transform.py", data / "train"],
             "engraft": [options.throughput, data / "train"],
         },
+        "last": {
+            "PyTorch": [*theirs, resnet50, str(threads), "resnet50", "last", "usual", "3"],
+            "PyTorch, features once": [*theirs, resnet50, str(threads), "resnet50", "last", "expert", "3"],
+            "engraft": ours("resnet50", resnet50, "last:1", 4),
+        },
+        "all": {
+            "PyTorch": [*theirs, weights, str(threads), "mobilenet_v2", "all", "usual", "3"],
+            "PyTorch, channels last": [*theirs, weights, str(threads), "mobilenet_v2", "all", "expert", "3"],
+            "engraft": ours("mobilenet_v2", weights, "all", 3),
+        },
     }
+    scores = {"transform": images_a_second, "last": epoch_seconds, "all": epoch_seconds}
     instructions = "AVX2 alone" if options.isa == "avx2" else "its own instruction set"
     print(f"{processor()}, {instructions}, {threads} threads, {binding}, load before {os.getloadavg()[0]:.1f}")
     print(f"torch {version('torch')}, torchvision {version('torchvision')}, Pillow {version('pillow')}")
@@ -162,12 +201,13 @@ def main():
     rows, results = [], {}
     for job in options.jobs:
         is_rate = job == "transform"
-        results[job] = alternate(options.rounds, jobs[job], environment, images_a_second if is_rate else None)
-        ours = results[job]["engraft"]
+        results[job] = alternate(options.rounds, jobs[job], environment, scores.get(job))
+        reference = results[job]["engraft"]
         for program, result in results[job].items():
             figure = f"{result['median']:.0f} images/s" if is_rate else f"{result['median']:.2f} s"
-            faster = ours["median"] / result["median"] if is_rate else result["median"] / ours["median"]
-            share = ours["peak_memory_bytes"] / result["peak_memory_bytes"]
+            faster = reference["median"] / result["median"]
+            faster = faster if is_rate else 1 / faster
+            share = reference["peak_memory_bytes"] / result["peak_memory_bytes"]
             memory = f"{result['peak_memory_bytes'] / 1e6:.0f} MB"
             rows.append([job, program, figure, memory, f"{faster:.1f} x", f"{share:.0%}"])
     print(markdown(["job", "program", "time", "memory", "engraft is faster", "engraft's memory"], rows))
@@ -176,6 +216,7 @@ def main():
     for program, result in results.get("train", {}).items():
         print(f"\nThe last lines of {program}'s training:\n" + "\n".join(result["output"].strip().splitlines()[-3:]))
     print(f"\nFigures: {options.json}")
+    scratch.cleanup()
 
 
 if __name__ == "__main__":

@@ -110,13 +110,18 @@ fn hint(error: &engraft::Error) -> Option<&'static str> {
         Error::Train(TrainError::RunExists { .. }) => {
             "--resume RUN goes on with it, --run NAME names another"
         }
-        Error::Train(TrainError::NotLinear | TrainError::NotKept) => "--solver adam trains any head",
+        Error::Train(TrainError::NotLinear | TrainError::NotKept) => {
+            "--solver adam trains any head; --train head+last:1 finds a linear head by lbfgs before more is trained"
+        }
+        Error::Graph(GraphError::TooFewBlocks { .. }) => {
+            "`engraft show ARCH` prints all modules; --train from:PATH names one to begin with"
+        }
         Error::Train(TrainError::Cache { .. }) => "--no-cache keeps no features",
         Error::Train(TrainError::Strict { .. } | TrainError::Contradicting { .. }) => {
             "without --strict such photos are left out"
         }
         Error::Train(TrainError::NoCheckpoint { .. }) => "`--arch ARCH --weights FILE` uses a weights file",
-        Error::AuxiliaryHeads(_) => "--freeze none trains all; --aux drop leaves auxiliary heads away",
+        Error::AuxiliaryHeads(_) => "--train all trains everything; --aux drop leaves auxiliary heads away",
         _ => return None,
     })
 }

@@ -1,8 +1,8 @@
 //! What `engraft train` prints: a banner, a bar, a line an epoch, the end; or the same as JSON (docs/json.md).
 
 use engraft::{
-    Epoch, Evaluation, Event, Note, Replacement, RunEnd, SolutionSummary, Solver, Start, Trained,
-    TrainingEvent,
+    Epoch, Evaluation, Event, Note, Op, Part, Replacement, RunEnd, Schedule, SolutionSummary, Solver, Start,
+    Trained, TrainingEvent,
 };
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -48,6 +48,8 @@ impl TrainingOutput {
         let [train, valid, test] = [&dataset.train, &dataset.valid, &dataset.test].map(Vec::len);
         let transform = job.transform;
         let is_solved = job.solver == Solver::Lbfgs;
+        let has_steps = !is_solved || job.policy.head_first;
+        let head_alone = job.policy.part == Part::Head;
         let json = || {
             json!({
                 "event": "start",
@@ -58,11 +60,17 @@ impl TrainingOutput {
                 "cut": job.graft.report.path,
                 "hidden_units": job.head.hidden_units,
                 "dropout": job.head.dropout,
-                "freeze": if job.freeze { "backbone" } else { "none" },
+                "train": job.policy,
+                "trained_modules": job.trained.modules,
+                "trained_parameters": job.trained.parameters,
+                "norm": if job.live_norms { "live" } else { "frozen" },
+                "freeze": if head_alone { "backbone" } else { "none" },
                 "solver": job.solver,
                 "epochs": config.epochs,
                 "learning_rate": config.learning_rate,
-                "batch_size": config.batch_size,
+                "backbone_learning_rate": config.backbone_learning_rate,
+                "schedule": job.options.schedule,
+                "batch_size": job.options.batch_size,
                 "seed": config.seed,
                 "device": device,
                 "data": json_path(start.data),
@@ -85,7 +93,28 @@ impl TrainingOutput {
             })
         };
         let units: Vec<String> = job.head.hidden_units.iter().map(usize::to_string).collect();
-        let trained = if job.freeze { "the new head; the backbone is frozen" } else { "the whole network" };
+        let first = match (head_alone, job.policy.head_first) {
+            (true, _) => "the new head, ",
+            (_, true) => "the head first, then ",
+            _ => "",
+        };
+        let rates = match (head_alone, job.policy.head_first) {
+            (true, _) => format!("{}", job.options.learning_rate),
+            (false, true) => format!("{}", job.options.backbone_rate()),
+            (false, false) if job.options.backbone_rate() == job.options.learning_rate => {
+                format!("{}", job.options.learning_rate)
+            }
+            (false, false) => format!(
+                "{} for the head, {} for the rest",
+                job.options.learning_rate,
+                job.options.backbone_rate()
+            ),
+        };
+        let schedule = if job.options.schedule == Schedule::Cosine { ", falling to zero" } else { "" };
+        let norms = if job.live_norms { "live" } else { "frozen" };
+        let trains_norms = job.graft.graph.nodes().iter().any(|node| {
+            matches!(node.op, Op::BatchNorm2d(_)) && job.trained.contains(&format!("{}.weight", node.module))
+        });
         let data = format!(
             "{}: {} classes, {train} images for training, {valid} for validation, {test} for the test",
             start.data.display(),
@@ -100,10 +129,11 @@ impl TrainingOutput {
                 (!units.is_empty()).then(|| format!("hidden units   {}", units.join(" "))),
                 (!units.is_empty()).then(|| format!("dropout        {}", job.head.dropout)),
                 is_solved.then(|| "solver         lbfgs, its strength chosen by cross-validation".into()),
-                (!is_solved).then(|| format!("epochs         {}", config.epochs)),
-                (!is_solved).then(|| format!("learning rate  {}", config.learning_rate)),
+                has_steps.then(|| format!("epochs         {}", config.epochs)),
+                has_steps.then(|| format!("learning rate  {rates}{schedule}")),
                 Some(format!("device         {device}")),
-                Some(format!("trained        {trained}")),
+                Some(format!("trained        {first}{}", job.trained)),
+                trains_norms.then(|| format!("batch norms    {norms} statistics")),
                 Some(format!("run            {}", run.display())),
                 resumed.map(|epochs| format!("resumed        after {epochs} epochs")),
             ];
@@ -132,20 +162,38 @@ impl TrainingOutput {
             }
             Event::Note(text) => self.aside(&format!("note: {text}")),
             Event::Warning(text) => self.aside(&format!("warning: {text}")),
-            Event::Features { images, cached, seconds } => {
+            Event::Features { of_head, images, cached, seconds } => {
                 self.end_bar();
+                let name = if of_head { "for the head" } else { "features" };
                 self.line(
-                    || json!({"event": "features", "images": images, "cached": cached, "seconds": seconds}),
                     || {
-                        format!(
-                            "features       {images} images, {cached} of them from the cache, {seconds:.1} s"
-                        )
+                        json!({
+                            "event": "features",
+                            "of_head": of_head,
+                            "images": images,
+                            "cached": cached,
+                            "seconds": seconds,
+                        })
                     },
+                    || format!("{name:<14} {images} images, {cached} of them from the cache, {seconds:.1} s"),
                 );
             }
             Event::Solved(solution) => {
                 self.end_bar();
                 self.solved(solution);
+            }
+            Event::HeadFound(Epoch { valid, .. }) => {
+                self.end_bar();
+                self.line(
+                    || json!({"event": "head", "valid_loss": valid.loss, "valid_accuracy": valid.accuracy}),
+                    || {
+                        let accuracy = percent(valid.accuracy);
+                        format!(
+                            "head found     validation loss {:.4}  accuracy {accuracy}; the rest trains from here",
+                            valid.loss
+                        )
+                    },
+                );
             }
             Event::Epoch(epoch) => {
                 self.end_bar();
@@ -261,11 +309,14 @@ impl TrainingOutput {
         let about = &checkpoint.about;
         let training = &about.training;
         let accuracy = percent(training.valid.accuracy);
-        let best = match training.solver {
-            Solver::Lbfgs => {
+        let best = match (training.solver, training.best_epoch) {
+            (Solver::Lbfgs, _) if training.frozen => {
                 format!("validation     accuracy {accuracy} on {} images", training.valid.examples)
             }
-            _ => format!("best           epoch {}, validation accuracy {accuracy}", training.best_epoch),
+            (_, 0) => {
+                format!("best           the head alone: no epoch was better than {accuracy} in validation")
+            }
+            (_, epoch) => format!("best           epoch {epoch}, validation accuracy {accuracy}"),
         };
         let mut lines = vec![best];
         let (name, measured) = match &training.test {

@@ -47,7 +47,9 @@ fn what_is_needed_must_be_given() {
     sandbox
         .run("train flowers --arch resnet19")
         .failed(2, &["'resnet19'", "a similar value exists: 'resnet18'"]);
-    sandbox.run("train flowers --arch vgg13 --freeze all").failed(2, &["'all'", "backbone, none"]);
+    sandbox
+        .run("train flowers --arch vgg13 --train backbone")
+        .failed(2, &["'backbone'", "head, last:N, from:PATH, norm or all is needed"]);
     sandbox.run("graft").failed(2, &["unrecognized subcommand 'graft'"]);
     let help = sandbox.run("");
     assert_eq!(help.code, Some(2));
@@ -57,8 +59,7 @@ fn what_is_needed_must_be_given() {
 #[test]
 fn a_cut_that_does_not_exist_suggests_the_nearest() {
     let sandbox = Sandbox::with_flowers();
-    let line =
-        "train flowers --arch squeezenet1_1 --weights random --freeze backbone --out out.safetensors --cut";
+    let line = "train flowers --arch squeezenet1_1 --weights random --train head --out out.safetensors --cut";
     for (cut, words) in [
         ("nope", "the network has no module `nope`; the nearest name is `"),
         ("classifer", "no module `classifer`; the nearest name is `classifier`"),
@@ -76,9 +77,9 @@ fn a_cut_that_does_not_exist_suggests_the_nearest() {
 #[test]
 fn a_learning_rate_that_is_too_high_is_said_to_be() {
     let sandbox = Sandbox::with_flowers();
-    for freeze in ["backbone", "none"] {
+    for part in ["head", "all"] {
         let line = format!(
-            "train flowers --arch squeezenet1_1 --weights random --cut features.3 --freeze {freeze} \
+            "train flowers --arch squeezenet1_1 --weights random --cut features.3 --train {part} \
              --learning-rate 1e38 --batch-size 4 --epochs 3 --out out.safetensors"
         );
         let words = [
@@ -94,7 +95,7 @@ fn a_learning_rate_that_is_too_high_is_said_to_be() {
 #[test]
 fn a_solver_that_cannot_find_the_head_is_refused_before_any_photo_is_read() {
     let sandbox = Sandbox::with_flowers();
-    for options in ["--freeze backbone --hidden-units 8", "--freeze none"] {
+    for options in ["--train head --hidden-units 8", "--train all"] {
         let line =
             "train flowers --arch squeezenet1_1 --weights random --cut features.3 --solver lbfgs --json";
         let run = sandbox.run(&format!("{line} {options}"));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 #[test]
 fn a_checkpoint_says_all_that_is_needed_to_use_it() {
     let sandbox = Sandbox::with_flowers();
-    let line = "flowers --arch shufflenet_v2_x0_5 --weights random --freeze backbone --hidden_units 16 8 --dropout 0.4 \
+    let line = "flowers --arch shufflenet_v2_x0_5 --weights random --train head --hidden_units 16 8 --dropout 0.4 \
                 --epochs 2 --learning_rate 0.01 --batch-size 5 --seed 7 --out out.safetensors";
     let events = sandbox.train(line);
     let about = sandbox.metadata("out.safetensors", "engraft");
@@ -23,7 +23,8 @@ fn a_checkpoint_says_all_that_is_needed_to_use_it() {
     assert_eq!(transform(&about["transform"]), Transform::imagenet());
     assert_eq!(transform(&event(&events, "start")["transform"]), Transform::imagenet());
     let training = &about["training"];
-    let options = json!({"epochs": 2, "learning_rate": 0.01, "batch_size": 5, "seed": 7});
+    let options =
+        json!({"epochs": 2, "learning_rate": 0.01, "schedule": "constant", "batch_size": 5, "seed": 7});
     assert_eq!(training["options"], options);
     assert_eq!(training["frozen"], true);
     assert_eq!(training["engraft_version"], env!("CARGO_PKG_VERSION"));
@@ -38,7 +39,8 @@ fn a_checkpoint_says_all_that_is_needed_to_use_it() {
 #[test]
 fn tensors_have_the_names_of_torchvision() {
     let sandbox = Sandbox::with_flowers();
-    let line = "flowers --arch shufflenet_v2_x0_5 --weights random --freeze backbone --epochs 1 --out out.safetensors";
+    let line =
+        "flowers --arch shufflenet_v2_x0_5 --weights random --train head --epochs 1 --out out.safetensors";
     let names = |of: &str| -> Vec<String> { sandbox.tensors(of).names().map(String::from).collect() };
     sandbox.weights("torchvision.safetensors", "shufflenet_v2_x0_5", 0);
     sandbox.train(line);
@@ -54,7 +56,7 @@ fn tensors_have_the_names_of_torchvision() {
 #[test]
 fn the_best_epoch_is_kept() {
     let sandbox = Sandbox::with_flowers();
-    let line = "flowers --arch shufflenet_v2_x0_5 --weights random --freeze none --batch-size 4 --learning-rate 0.01 \
+    let line = "flowers --arch shufflenet_v2_x0_5 --weights random --train all --batch-size 4 --learning-rate 0.01 \
                 --out out.safetensors --epochs";
     let events = sandbox.train(&format!("{line} 6"));
     let score =

@@ -12,7 +12,7 @@ use serde_json::Value;
 #[test]
 fn ctrl_c_ends_training_after_the_batch_and_saves() {
     let sandbox = Sandbox::with_flowers();
-    let line = "train flowers --json --arch shufflenet_v2_x0_5 --weights random --freeze none --batch-size 4 \
+    let line = "train flowers --json --arch shufflenet_v2_x0_5 --weights random --train all --batch-size 4 \
                 --epochs 100000 --out out.safetensors";
     let mut command = sandbox.engraft(&words(line));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -68,7 +68,7 @@ fn weights_are_chosen_by_the_name_of_their_publication() {
 fn an_image_size_is_taken_where_the_network_can_take_it() {
     let sandbox = Sandbox::with_flowers();
     let events =
-        sandbox.train("flowers --arch squeezenet1_1 --weights random --freeze backbone --size 64 --epochs 1");
+        sandbox.train("flowers --arch squeezenet1_1 --weights random --train head --size 64 --epochs 1");
     let transform = &event(&events, "start")["transform"];
     assert_eq!((&transform["crop"], &transform["resize"]), (&64.into(), &73.into()));
     // The checkpoint remembers it.
@@ -86,8 +86,7 @@ fn an_image_size_is_taken_where_the_network_can_take_it() {
 fn own_weights_may_have_been_trained_with_transform_input() {
     let sandbox = Sandbox::with_flowers();
     // An early module, so that there is next to nothing to compute.
-    let line =
-        "flowers --arch googlenet --freeze backbone --cut maxpool1 --size 64 --epochs 1 --weights random";
+    let line = "flowers --arch googlenet --train head --cut maxpool1 --size 64 --epochs 1 --weights random";
     for (option, mean, std) in
         [("", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), ("--transform-input", [0.5; 3], [0.5; 3])]
     {

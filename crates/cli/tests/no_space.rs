@@ -28,7 +28,8 @@ impl Sandbox {
 #[test]
 fn a_checkpoint_that_does_not_fit_leaves_the_old_one() {
     let sandbox = Sandbox::with_flowers();
-    let line = "train flowers --arch squeezenet1_1 --weights random --freeze backbone --epochs 1 --out out.safetensors";
+    let line =
+        "train flowers --arch squeezenet1_1 --weights random --train head --epochs 1 --out out.safetensors";
     for old in [None, Some("the old one")] {
         if let Some(old) = old {
             sandbox.write("out.safetensors", old);
@@ -82,7 +83,7 @@ fn a_disk_that_is_full_is_said_to_be() {
         println!("skipped: no disk can be mounted here: {probe:?}");
         return;
     }
-    let line = "train flowers --arch squeezenet1_1 --weights random --freeze backbone --epochs 1 --out disk/out.safetensors";
+    let line = "train flowers --arch squeezenet1_1 --weights random --train head --epochs 1 --out disk/out.safetensors";
     let run = Run::of(&mut on_disk(1000, r#""$0" "$@""#, line));
     run.failed(
         1,

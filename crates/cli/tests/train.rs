@@ -15,7 +15,7 @@ fn the_command_of_the_seed_works_as_written() {
     sandbox.photos("flowers/valid", &["1", "2"], 1);
     let run = sandbox
         .run(
-            "train --weights random --freeze backbone \
+            "train --weights random --train head \
              --arch vgg13 --dropout 0.2 --epochs 1 --hidden_units 1024 512 256 --learning_rate 0.003 flowers",
         )
         .succeeded();
@@ -78,7 +78,7 @@ fn the_banner_comes_first_then_a_line_an_epoch_then_the_test() {
         ("epochs", "3"),
         ("learning rate", "0.01"),
         ("device", "cpu"),
-        ("trained", "the new head; the backbone is frozen"),
+        ("trained", "the new head, features.3: 571 of 2,363 parameters"),
         ("run", "runs/flowers-squeezenet1_1"),
         ("features", "21 images, 0 of them from the cache"),
     ];
@@ -145,17 +145,17 @@ fn the_same_seed_gives_the_same_bits() {
     sandbox.weights("weights.safetensors", "shufflenet_v2_x0_5", 1);
     let common = "train flowers --arch shufflenet_v2_x0_5 --weights weights.safetensors --hidden-units 8 --epochs 2 \
                   --batch-size 5";
-    for freeze in ["backbone", "none"] {
+    for part in ["head", "all", "last:1", "head+last:1"] {
         let run = |out: &str, cache: &str, seed: u64| {
-            let line = format!("{common} --freeze {freeze} --seed {seed} --out {out}");
+            let line = format!("{common} --train {part} --seed {seed} --out {out}");
             let mut command = sandbox.engraft(&words(&line));
             Run::of(command.env("ENGRAFT_CACHE", sandbox.path(cache))).succeeded();
             sandbox.read(out)
         };
         let first = run("first", "cache1", 0);
-        assert!(first == run("cold", "cache2", 0), "{freeze}: another cache");
-        assert!(first == run("cached", "cache1", 0), "{freeze}: from the cache");
-        assert!(first != run("other", "cache1", 1), "{freeze}: another seed");
+        assert!(first == run("cold", "cache2", 0), "{part}: another cache");
+        assert!(first == run("cached", "cache1", 0), "{part}: from the cache");
+        assert!(first != run("other", "cache1", 1), "{part}: another seed");
     }
 }
 
@@ -188,7 +188,7 @@ fn frozen_means_frozen() {
     let untrained = sandbox.tensors("out.safetensors");
     assert_eq!(changed(&trained, &untrained), ["fc.bias", "fc.weight"]);
 
-    let events = sandbox.train(&format!("{line} --epochs 1 --freeze none"));
+    let events = sandbox.train(&format!("{line} --epochs 1 --train all --norm live"));
     assert_eq!(event(&events, "start")["freeze"], "none");
     let trained = sandbox.tensors("out.safetensors");
     assert_eq!(changed(&trained, &given).len(), trained.len(), "not all tensors were trained");
@@ -201,7 +201,7 @@ fn random_weights_are_trained_unless_something_else_is_said() {
     let sandbox = Sandbox::with_flowers();
     let line = "train flowers --arch squeezenet1_1 --weights random --cut features.3 --epochs 1 --out out.safetensors";
     let run = sandbox.run(line).succeeded();
-    assert!(run.stdout.contains("trained        the whole network\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("trained        the whole network: 1,987 parameters\n"), "{}", run.stdout);
 }
 
 #[test]
@@ -260,8 +260,8 @@ fn auxiliary_heads_train_along_if_asked_to() {
     assert!(sandbox.tensors("net.safetensors").get("aux1.fc2.weight").is_none());
 
     sandbox
-        .run(&format!("train {line} --aux train --freeze backbone"))
-        .failed(1, &["auxiliary heads help to train the layers before them", "hint: --freeze none"]);
+        .run(&format!("train {line} --aux train --train head"))
+        .failed(1, &["auxiliary heads help to train the layers before them", "hint: --train all"]);
     sandbox
         .run("train flowers --arch resnet18 --weights random --aux train")
         .failed(1, &["there are no auxiliary heads"]);

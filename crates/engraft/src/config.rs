@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use engraft_data::{Dataset, LabelMap, ListOptions, SplitSpec, Transform};
-use engraft_graph::{Graft, Graph, HeadSpec};
-use engraft_train::{FitOptions, LARGEST_SIDE, Solver, TrainError};
+use engraft_graph::{Graft, Graph, HeadSpec, Part, Policy};
+use engraft_train::{FitOptions, LARGEST_SIDE, Schedule, Solver, TrainError};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Pretrained};
@@ -61,9 +61,12 @@ pub struct Config {
     /// Module that the head replaces, with all behind it; `None` for the whole classifier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
-    /// What stays as it is; `None` for the backbone, or for nothing if the weights are random.
+    /// What is trained; `None` for the head, or for everything if the weights are random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub freeze: Option<Freeze>,
+    pub train: Option<Policy>,
+    /// Which statistics the batch norms of what is trained use; `None` for frozen ones, or for live ones if the weights are random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norm: Option<Norm>,
     /// What becomes of auxiliary heads.
     #[serde(default)]
     pub aux: Aux,
@@ -73,12 +76,18 @@ pub struct Config {
     /// Passes over the training images.
     #[serde(default = "epochs")]
     pub epochs: usize,
-    /// Step size of the optimiser, Adam.
+    /// Step size of the optimiser, Adam, for the head.
     #[serde(default = "learning_rate")]
     pub learning_rate: f64,
-    /// Images in a step.
-    #[serde(default = "batch_size")]
-    pub batch_size: usize,
+    /// Step size for all else that trains; `None` for a tenth of the head's, or for the same if the weights are random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backbone_learning_rate: Option<f64>,
+    /// How the step sizes change on the way; `None` for a cosine where more than the head of a pretrained network trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// Images in a step; `None` for 64, or for 32 where more than the head of a pretrained network trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<usize>,
     /// Decides splits, initial values, order and dropout.
     #[serde(default)]
     pub seed: u64,
@@ -103,18 +112,23 @@ fn learning_rate() -> f64 {
     0.001
 }
 
-fn batch_size() -> usize {
-    64
-}
+/// Images in a step of a head, and of a network from scratch.
+const BATCH_SIZE: usize = 64;
 
-/// What is not trained.
+/// Images in a step of fine-tuning: the maps of so many fit into a laptop's memory, whatever the network.
+const FINE_TUNING_BATCH_SIZE: usize = 32;
+
+/// How many times smaller the steps of pretrained weights are than those of a new head.
+const BACKBONE_CARE: f64 = 10.0;
+
+/// The statistics by which the batch norms of what is trained normalise. Those of what is frozen are frozen, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Freeze {
-    /// All but the new head, whose inputs are then computed once.
-    Backbone,
-    /// Nothing: every weight is trained.
-    None,
+pub enum Norm {
+    /// The running ones, which stay; weights and biases train.
+    Frozen,
+    /// Those of the batch, by which the running ones change.
+    Live,
 }
 
 /// What becomes of auxiliary heads (googlenet, inception_v3).
@@ -124,7 +138,7 @@ pub enum Aux {
     /// They are left away.
     #[default]
     Drop,
-    /// They are trained along, which needs [`Freeze::None`].
+    /// They are trained along, which needs [`Part::All`].
     Train,
 }
 
@@ -145,12 +159,15 @@ impl Config {
             hidden_units: Vec::new(),
             dropout: dropout(),
             cut: None,
-            freeze: None,
+            train: None,
+            norm: None,
             aux: Aux::Drop,
             solver: Solver::Auto,
             epochs: epochs(),
             learning_rate: learning_rate(),
-            batch_size: batch_size(),
+            backbone_learning_rate: None,
+            schedule: None,
+            batch_size: None,
             seed: 0,
             strict: false,
         }
@@ -161,7 +178,15 @@ impl Config {
     /// # Errors
     /// Says what is wrong with the text.
     pub fn from_toml(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error: toml::de::Error| error.to_string().trim_end().to_string())
+        let said = |error: toml::de::Error| error.to_string().trim_end().to_string();
+        let mut table: toml::Table = toml::from_str(text).map_err(said)?;
+        match table.get("freeze") {
+            None => toml::from_str(text).map_err(said),
+            Some(_) => {
+                said_as_now(&mut table)?;
+                table.try_into().map_err(said)
+            }
+        }
     }
 
     /// Reads a configuration from a file.
@@ -198,11 +223,19 @@ impl Config {
     pub fn resolved(&self) -> Result<Self, Error> {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
         let pretrained = self.pretrained()?;
-        let by_default = if pretrained.is_random() { Freeze::None } else { Freeze::Backbone };
-        let is_linear = self.hidden_units.is_empty() && self.freeze.unwrap_or(by_default) == Freeze::Backbone;
+        let is_random = pretrained.is_random();
+        let policy = self.train.clone().unwrap_or(if is_random { Policy::ALL } else { Policy::HEAD });
+        let norm = self.norm.unwrap_or(if is_random { Norm::Live } else { Norm::Frozen });
+        let head_alone = policy.part == Part::Head;
+        let is_linear = self.hidden_units.is_empty() && (head_alone || policy.head_first);
         if self.solver == Solver::Lbfgs && !is_linear {
             return Err(TrainError::NotLinear.into());
         }
+        let fine_tunes = !is_random && !head_alone;
+        let (care, schedule, batch_size) = match fine_tunes {
+            true => (BACKBONE_CARE, Schedule::Cosine, FINE_TUNING_BATCH_SIZE),
+            false => (1.0, Schedule::Constant, BATCH_SIZE),
+        };
         if let Some(size) = self.size.filter(|size| *size > LARGEST_SIDE) {
             return Err(Error::TooLarge { size });
         }
@@ -210,10 +243,17 @@ impl Config {
             data: absolute(&self.data),
             labels: self.labels.as_deref().map(absolute),
             weights: Some(pretrained.weights_argument()),
-            freeze: Some(self.freeze.unwrap_or(by_default)),
-            solver: self
-                .solver
-                .resolved(&self.hidden_units, self.freeze.unwrap_or(by_default) == Freeze::Backbone),
+            solver: self.solver.resolved(&self.hidden_units, head_alone || policy.head_first),
+            train: Some(policy),
+            norm: Some(norm),
+            backbone_learning_rate: match head_alone {
+                true => self.backbone_learning_rate,
+                false => {
+                    Some(self.backbone_learning_rate.unwrap_or_else(|| rounded(self.learning_rate / care)))
+                }
+            },
+            schedule: Some(self.schedule.unwrap_or(schedule)),
+            batch_size: Some(self.batch_size.unwrap_or(batch_size)),
             ..self.clone()
         })
     }
@@ -254,14 +294,14 @@ impl Config {
     ///
     /// # Errors
     /// When the head does not fit, or there are no auxiliary heads that could be trained.
-    pub fn graft(&self, network: &Graph, head: &HeadSpec, freeze: Freeze) -> Result<Graft, Error> {
+    pub fn graft(&self, network: &Graph, head: &HeadSpec) -> Result<Graft, Error> {
         let cut = self.cut.as_deref();
         if self.aux == Aux::Drop {
             return Ok(network.graft(head, cut)?);
         }
-        if freeze == Freeze::Backbone {
+        if self.train.as_ref().is_some_and(|policy| policy.part != Part::All) {
             return Err(Error::AuxiliaryHeads(
-                "auxiliary heads help to train the layers before them, which are frozen: freeze nothing, or drop them",
+                "auxiliary heads help to train the layers before them, which are frozen: train everything, or drop them",
             ));
         }
         let graft = network.graft_with_aux(head, cut)?;
@@ -278,8 +318,33 @@ impl Config {
         FitOptions {
             epochs: self.epochs,
             learning_rate: self.learning_rate,
-            batch_size: self.batch_size,
+            backbone_learning_rate: self.backbone_learning_rate,
+            schedule: self.schedule.unwrap_or_default(),
+            batch_size: self.batch_size.unwrap_or(BATCH_SIZE),
             seed: self.seed,
         }
     }
+}
+
+/// A tenth of 0.003 as a person writes it.
+fn rounded(number: f64) -> f64 {
+    format!("{number:.11e}").parse().unwrap_or(number)
+}
+
+/// A configuration of an older version says what is frozen, and not what is trained. Its runs go on as they were.
+fn said_as_now(table: &mut toml::Table) -> Result<(), String> {
+    let freeze = table.remove("freeze");
+    let is_whole = freeze.as_ref().and_then(toml::Value::as_str) == Some("none");
+    let new = match freeze.as_ref().and_then(toml::Value::as_str) {
+        Some("backbone") => [("train", "head"), ("norm", "frozen"), ("schedule", "constant")],
+        Some("none") => [("train", "all"), ("norm", "live"), ("schedule", "constant")],
+        _ => return Err("freeze: this was `backbone` or `none`; now `train` says what is trained".into()),
+    };
+    for (name, value) in new {
+        table.entry(name).or_insert(value.into());
+    }
+    if let Some(rate) = table.get("learning_rate").cloned().filter(|_| is_whole) {
+        table.entry("backbone_learning_rate").or_insert(rate);
+    }
+    Ok(())
 }

@@ -21,11 +21,11 @@
 //! #     }
 //! # }
 //! # let weights = Some("random".to_string());
-//! # let freeze = Some(engraft::Freeze::Backbone);
+//! # let train = Some(engraft::Policy::HEAD);
 //! # let cut = Some("features.3".to_string());
 //!
 //! // Without `weights` torchvision's newest are downloaded.
-//! let config = Config { weights, freeze, cut, ..Config::new(&photos, "squeezenet1_1") };
+//! let config = Config { weights, train, cut, ..Config::new(&photos, "squeezenet1_1") };
 //! let settings = Settings { out: Some(folder.path().join("ants-or-bees.safetensors")), ..Settings::default() };
 //! # let settings = Settings { cache: None, ..settings };
 //! let run = folder.path().join("run");
@@ -40,6 +40,16 @@
 //! #   assert_eq!(classes[class], "ants");
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What is trained is a [`Policy`]: the head alone, or more of the network, at once or after the head. What is not trained is computed once a photo.
+//!
+//! ```
+//! use engraft::Config;
+//!
+//! let config = Config { train: Some("head+last:1".parse()?), ..Config::new("photos", "resnet50") };
+//! assert!(config.to_toml().contains(r#"train = "head+last:1""#));
+//! # Ok::<(), engraft::GraphError>(())
 //! ```
 //!
 //! # Go on with a run
@@ -91,16 +101,16 @@ mod model;
 mod pretrained;
 mod training;
 
-pub use config::{Aux, Config, Freeze};
+pub use config::{Aux, Config, Norm};
 pub use device::Device;
 pub use engraft_data::{Dataset, LabelMap, Note, Notes, Transform, images_below};
 pub use engraft_engine::{Engine, EngineError, Network, SplitMix64, Trainer};
-pub use engraft_graph::{Graft, Graph, GraphError, HeadSpec};
+pub use engraft_graph::{Graft, Graph, GraphError, HeadSpec, Op, Part, Policy};
 pub use engraft_tensor::{StateDict, Tensor, WriteError, check_writable};
 pub use engraft_train::{
     About, CacheSettings, Checkpoint, ClassCount, Epoch, Evaluation, Event, LARGEST_SIDE, Replacement,
-    RunEnd, SolutionSummary, Solver, TrainError, WrongPhoto, default_cache_size, disk_usage, features_folder,
-    index_folder,
+    RunEnd, Schedule, SolutionSummary, Solver, TrainError, WrongPhoto, default_cache_size, disk_usage,
+    features_folder, index_folder,
 };
 pub use engraft_weights::{WeightsError, cache_dir};
 pub use engraft_zoo::architectures;

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use engraft_data::{Dataset, condensed};
 use engraft_engine::initial_state;
-use engraft_graph::HeadSpec;
+use engraft_graph::{HeadSpec, Policy};
 use engraft_tensor::{WriteError, check_writable};
 use engraft_train::{
     CacheSettings, Checkpoint, Event, Job, Replacement, RunEnd, RunFolder, TrainError, WeightsRecord,
@@ -13,7 +13,7 @@ use engraft_train::{
 };
 use engraft_weights::cache_dir;
 
-use crate::{Config, Device, Error, Freeze, Loading};
+use crate::{Config, Device, Error, Loading, Norm};
 
 /// What does not change the result of a training.
 pub struct Settings<'a> {
@@ -199,8 +199,9 @@ impl Training<'_> {
         };
         let pretrained = config.pretrained()?;
         let network = pretrained.network()?;
-        let freeze = config.freeze.unwrap_or(Freeze::Backbone);
-        let graft = config.graft(&network, &head, freeze)?;
+        let graft = config.graft(&network, &head)?;
+        let policy = config.train.clone().unwrap_or(Policy::HEAD);
+        let trained = graft.trained(&policy.part)?;
         let transform = config.transform()?;
         for text in pretrained.notes() {
             observe(TrainingEvent::Note(&format!("note: {text}")));
@@ -239,8 +240,10 @@ impl Training<'_> {
             transform: &transform,
             dataset: &dataset,
             root,
-            freeze: freeze == Freeze::Backbone,
-            solver: config.solver.resolved(&config.hidden_units, freeze == Freeze::Backbone),
+            policy: &policy,
+            trained: &trained,
+            live_norms: config.norm == Some(Norm::Live),
+            solver: config.solver,
             options: &options,
             cache: settings.cache.as_ref(),
             strict: config.strict,

@@ -74,6 +74,24 @@ pub enum GraphError {
     /// A description of a network, read from somewhere, that describes none.
     #[error("this describes no network: {0}")]
     Malformed(String),
+    /// A word that does not say what to train.
+    #[error("`{text}` does not say what to train: {reason}")]
+    BadPolicy {
+        /// As given.
+        text: String,
+        /// What would.
+        reason: String,
+    },
+    /// More blocks are to train than there are.
+    #[error(
+        "the last {asked} blocks before the head cannot be trained, as there are {blocks}: ask for fewer, or train everything"
+    )]
+    TooFewBlocks {
+        /// How many were asked for.
+        asked: usize,
+        /// How many there are.
+        blocks: usize,
+    },
     /// A head that cannot be.
     #[error("{0}")]
     BadHead(String),

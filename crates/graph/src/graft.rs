@@ -81,6 +81,8 @@ pub struct Graft {
     pub report: GraftReport,
     /// Paths of the new last layers of auxiliary heads.
     pub aux_heads: Vec<String>,
+    /// The path of the module whose children are blocks.
+    pub(crate) extractor: String,
 }
 
 impl Graft {
@@ -186,7 +188,8 @@ impl Graph {
         // Pruning keeps the order of the nodes, so the features' node moves down by the number of nodes lost before it.
         let needed = graph.needed();
         let features = NodeId(needed[..features.0].iter().filter(|needed| **needed).count());
-        Ok(Graft { graph: graph.pruned(), features, report, aux_heads })
+        let extractor = self.extractor();
+        Ok(Graft { graph: graph.pruned(), features, report, aux_heads, extractor })
     }
 
     /// What a head sees: the network up to where [`graft`](Self::graft) would put one.

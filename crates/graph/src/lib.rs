@@ -2,7 +2,8 @@
 //!
 //! In PyTorch a network's `forward` is code, and its head can be replaced only by who knows what it is called. Here a
 //! network is data, and a head is a place in it: [`Graph::head`] finds it by walking back from the output, and
-//! [`Graph::graft`] puts another in its place. Freezing cuts the graph in two ([`Graph::frontier`], [`Graph::split`]),
+//! [`Graph::graft`] puts another in its place. A [`Policy`] says what trains ([`Graft::trained`]), and what is frozen cuts the graph in two
+//! ([`Graph::frontier`], [`Graph::split`]);
 //! shapes are a walk over it ([`Graph::shapes`]), and so are what it costs ([`Graph::module_costs`]), and its text, which is
 //! PyTorch's to the character.
 //!
@@ -41,9 +42,11 @@ mod graph;
 mod head;
 mod layers;
 mod op;
+mod policy;
 mod print;
 mod shape;
 mod state;
+mod trained;
 
 pub use activation::Activation;
 pub use attention::{Attention, PositionBias, ProjectionNames, Scores, Windows};
@@ -55,5 +58,7 @@ pub use graph::{Graph, Module, Node, NodeId, is_within};
 pub use head::Head;
 pub use layers::{BatchNorm2d, Conv2d, Linear, Pool};
 pub use op::*;
+pub use policy::{Part, Policy};
 pub use shape::Shape;
 pub use state::{TensorKind, TensorSpec};
+pub use trained::Trained;

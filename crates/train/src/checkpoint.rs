@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use engraft_data::Transform;
-use engraft_graph::HeadSpec;
+use engraft_graph::{HeadSpec, Policy};
 use engraft_tensor::{StateDict, WriteError, read_metadata};
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +89,10 @@ pub struct TrainingSummary {
     pub split: Option<SplitRecord>,
     /// Whether the backbone was frozen.
     pub frozen: bool,
-    /// The epoch that was kept, from 1.
+    /// What was trained; unknown for files of older versions.
+    #[serde(default)]
+    pub policy: Option<Policy>,
+    /// The epoch that was kept, from 1; 0 if no epoch was better than the head that was found first.
     pub best_epoch: usize,
     /// On the validation images, after the epoch that was kept.
     pub valid: Evaluation,

@@ -24,6 +24,10 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Rows that are looked up between two looks at `stop`.
 const ROWS: usize = 1 << 12;
 
+/// Features of a photo that are smaller are what a head sees, which a solver reads many times: where the cache has no room for them, they go
+/// elsewhere as long as the process runs.
+const SMALL_ROW: u64 = 1 << 16;
+
 /// What share of the free disk is taken without a word.
 const QUIET_SHARE: u64 = 10;
 
@@ -81,6 +85,13 @@ pub enum ExtractionEvent<'a> {
     NotKept {
         /// Of one photo.
         bytes: u64,
+    },
+    /// Features are more than the cache may take, and are not kept, but computed at each pass.
+    NoRoom {
+        /// What they would take, in bytes.
+        bytes: u64,
+        /// What the cache may take, in bytes.
+        bound: u64,
     },
     /// Something that the user should know.
     Warning(&'a str),
@@ -161,6 +172,13 @@ impl Extraction<'_> {
         if !frozen.is_worth_keeping() {
             store.keep_nothing_new();
             return observe(ExtractionEvent::NotKept { bytes: frozen.row_bytes() });
+        }
+        let all = self.paths.len() as u64 * frozen.row_bytes();
+        if let Some(bound) = store.bound().filter(|bound| all > *bound)
+            && frozen.row_bytes() > SMALL_ROW
+        {
+            store.keep_nothing_new();
+            return observe(ExtractionEvent::NoRoom { bytes: all, bound });
         }
         let bytes = missing as u64 * frozen.row_bytes();
         if let Some(folder) = store.folder()

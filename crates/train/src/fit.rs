@@ -14,18 +14,70 @@ use crate::{Evaluation, Examples, Order, TrainError, evaluate};
 pub struct FitOptions {
     /// Passes over the training images.
     pub epochs: usize,
-    /// Step size of Adam.
+    /// Step size of Adam for the head.
     pub learning_rate: f64,
+    /// Step size for all else that trains, if it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backbone_learning_rate: Option<f64>,
+    /// How the step sizes change on the way.
+    #[serde(default)]
+    pub schedule: Schedule,
     /// Images in a step.
     pub batch_size: usize,
     /// Decides the order of the images, dropout and the initial values of the head.
     pub seed: u64,
 }
 
+/// How step sizes change on the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Not at all.
+    #[default]
+    Constant,
+    /// They rise to their full size over the first tenth of the steps, and fall to zero along half a cosine over the others.
+    Cosine,
+}
+
+impl Schedule {
+    /// The share of the full step size when a share of all steps, 0 to 1, is done.
+    pub fn factor(self, done: f64) -> f64 {
+        /// The share of the steps in which it rises.
+        const WARM_UP: f64 = 0.1;
+        match self {
+            Schedule::Constant => 1.0,
+            Schedule::Cosine if done < WARM_UP => done / WARM_UP,
+            Schedule::Cosine => {
+                let fallen = (done.min(1.0) - WARM_UP) / (1.0 - WARM_UP);
+                0.5 * (1.0 + (std::f64::consts::PI * fallen).cos())
+            }
+        }
+    }
+}
+
+impl FitOptions {
+    /// The groups of parameters: those of the head, and all others.
+    pub const HEAD: usize = 0;
+    /// See [`HEAD`](Self::HEAD).
+    pub const BACKBONE: usize = 1;
+
+    /// The step size of what is not the head.
+    pub fn backbone_rate(&self) -> f64 {
+        self.backbone_learning_rate.unwrap_or(self.learning_rate)
+    }
+
+    /// The rates of both groups when a share of all steps, 0 to 1, is done.
+    fn rates(&self, done: f64) -> [Rate; 2] {
+        let factor = self.schedule.factor(done);
+        [self.learning_rate, self.backbone_rate()]
+            .map(|rate| Rate { learning_rate: factor * rate, weight_decay: 0.0 })
+    }
+}
+
 /// What one pass over the training images gave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
-    /// From 1.
+    /// From 1; 0 for a head that was found before.
     pub epoch: usize,
     /// Mean loss over the pass, dropout on, while the network changed.
     pub train_loss: f64,
@@ -130,7 +182,7 @@ pub fn fit(
         }
         None => (Progress::default(), None),
     };
-    let rates = [Rate { learning_rate: options.learning_rate, weight_decay: 0.0 }];
+    let steps = train.len().div_ceil(options.batch_size.max(1));
     let mut end = FitEnd::Done;
     while progress.epochs < options.epochs {
         let start = Instant::now();
@@ -141,6 +193,9 @@ pub fn fit(
             for (index, reason) in &batch.failed {
                 observe(FitEvent::Lost(*index, reason))?;
             }
+            // The middle of a step: neither the first nor the last is of size zero.
+            let done = (progress.epochs * steps + progress.steps) as f64 + 0.5;
+            let rates = options.rates(done / (options.epochs * steps) as f64);
             progress.steps += 1;
             if !batch.indices.is_empty() {
                 let draw = draw(options.seed, epoch as u64, progress.steps as u64);

@@ -9,8 +9,8 @@ use engraft_engine::Engine;
 use engraft_graph::{Graph, TensorSpec};
 
 use crate::checkpoint::SplitRecord;
+use crate::job::{Event, Job};
 use crate::ledger::{LedgerEntry, ledger_path, samples_of};
-use crate::run::{Event, Job};
 use crate::{
     Examples, Extraction, ExtractionEvent, FeatureStore, Frozen, Index, Photos, Split, StoreKey, TrainError,
     Twins, default_cache_size,
@@ -63,6 +63,11 @@ pub(crate) fn prepare<'a>(
             "the features of a photo take {:.1} MB here, which costs more to keep than to compute: they are computed in every epoch",
             bytes as f64 / 1e6
         ))),
+        ExtractionEvent::NoRoom { bytes, bound } => observe(Event::Note(&format!(
+            "the features would take {}, and the cache may take {}: the frozen part is computed in every epoch",
+            size(bytes),
+            size(bound)
+        ))),
         ExtractionEvent::Warning(text) => observe(Event::Warning(text)),
     })?;
 
@@ -84,7 +89,7 @@ pub(crate) fn prepare<'a>(
     }
     if features.is_some() {
         let (images, cached, seconds) = (paths.len(), photos.cached, photos.seconds);
-        observe(Event::Features { images, cached, seconds });
+        observe(Event::Features { of_head: false, images, cached, seconds });
     }
     let mut prepared =
         Prepared { samples, photos, left_out: BTreeMap::new(), places: Default::default(), features };

@@ -1,140 +1,31 @@
 //! A whole training: from a network with a new head and a set of photos to a checkpoint, by way of a run's folder.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use engraft_data::{ContentHash, Dataset, Note, Transform};
-use engraft_engine::{Engine, Rule, Training};
-use engraft_graph::{Graft, Graph, HeadSpec, TensorSpec};
+use engraft_data::{ContentHash, Transform};
+use engraft_engine::{Engine, Rule, Trainer, Training};
+use engraft_graph::{Graph, Part, TensorSpec};
 use engraft_tensor::StateDict;
 use serde::Serialize;
 
 use crate::checkpoint::{About, SplitRecord, TrainingSummary, WeightsRecord};
 use crate::fit::{Divergence, FitEnd, FitEvent, Rest};
+use crate::job::{Event, Job, Outcome, RunEnd, WrongPhoto};
 use crate::ledger::{LedgerEntry, ledger_path, samples_of};
 use crate::linear::{SolutionSummary, Solver, solve_head};
 use crate::prepare::{Prepared, prepare};
 use crate::{
-    CacheSettings, Checkpoint, Epoch, Evaluation, Examples, FitOptions, LedgerChanges, RunFolder, Split,
+    Checkpoint, Epoch, Evaluation, Examples, FitOptions, LedgerChanges, Progress, RunFolder, Schedule, Split,
     TrainError, evaluate, fit, frozen_frontier,
 };
 
 /// The state is written after an epoch if this much time has passed since the last time: a kill costs so much work, or an epoch.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
-/// What to train, and on what.
-pub struct Job<'a> {
-    /// Name of the architecture, for the checkpoint.
-    pub architecture: &'a str,
-    /// The weights that `state` has, for the checkpoint.
-    pub weights: WeightsRecord,
-    /// The network with its new head.
-    pub graft: &'a Graft,
-    /// The head.
-    pub head: &'a HeadSpec,
-    /// Values of all tensors: pretrained, and initial ones for the head.
-    pub state: StateDict,
-    /// How an image becomes an input.
-    pub transform: &'a Transform,
-    /// The images.
-    pub dataset: &'a Dataset,
-    /// What the paths of the ledger are relative to.
-    pub root: &'a Path,
-    /// Whether the head alone is trained, on features that are computed once.
-    pub freeze: bool,
-    /// How the head is found.
-    pub solver: Solver,
-    /// How to train.
-    pub options: &'a FitOptions,
-    /// Where features are kept; `None` to keep none.
-    pub cache: Option<&'a CacheSettings>,
-    /// Whether an image that cannot be used is an error.
-    pub strict: bool,
-    /// Whether the run goes on although photos have changed.
-    pub force: bool,
-}
-
-/// What a training tells while it runs.
-pub enum Event<'a> {
-    /// So much of something that takes a while is done.
-    Progress {
-        /// What is done, in a word.
-        what: &'static str,
-        /// Done.
-        done: usize,
-        /// To do.
-        total: usize,
-    },
-    /// An image that cannot be used was left out.
-    Skipped {
-        /// Path and reason.
-        reason: &'a str,
-    },
-    /// The features of all images are there.
-    Features {
-        /// How many images.
-        images: usize,
-        /// How many of them were in the cache.
-        cached: usize,
-        /// Wall time.
-        seconds: f64,
-    },
-    /// What the pixels of some photos do not show of their files.
-    PhotoNote {
-        /// What it is.
-        note: Note,
-        /// How many photos.
-        count: usize,
-        /// The first of them.
-        example: &'a Path,
-    },
-    /// Something that is worth knowing.
-    Note(&'a str),
-    /// Something that the user should know.
-    Warning(&'a str),
-    /// The head was found by L-BFGS.
-    Solved(&'a SolutionSummary),
-    /// An epoch is over.
-    Epoch(&'a Epoch),
-}
-
-/// How a training ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RunEnd {
-    /// As it should.
-    Done,
-    /// It was stopped, and can go on.
-    Stopped,
-    /// It went astray, as this sentence says; the best epoch before is kept.
-    Diverged(String),
-}
-
-/// A photo that a network takes for another class.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WrongPhoto {
-    /// As in the ledger.
-    pub path: String,
-    /// Its class.
-    pub label: String,
-    /// What it is taken for.
-    pub guess: String,
-    /// How probable the network holds that to be, 0 to 1.
-    pub probability: f32,
-}
-
-/// What a training gave.
-pub struct Outcome {
-    /// The network after its best epoch; `None` if it was stopped before one was done.
-    pub checkpoint: Option<Checkpoint>,
-    /// How it ended.
-    pub end: RunEnd,
-    /// Photos of the test, or without one of the validation, that the network takes for another class.
-    pub wrong: Vec<WrongPhoto>,
-    /// Whether the checkpoint is in the run's folder.
-    pub kept: bool,
-}
+/// And if it is so many times as long as saving took, which for a large network is longer than a second.
+const SAVING_SHARE: u32 = 10;
 
 /// Trains in a run's folder, from its beginning or from where it rests. If `stop` becomes true, training ends after the batch, and the run
 /// can go on later.
@@ -152,16 +43,8 @@ pub fn train(
     if job.dataset.valid.is_empty() {
         return Err(TrainError::NoImages("for validation".into()));
     }
-    let graph = &job.graft.graph;
-    let trainable = |name: &str| !job.freeze || job.graft.is_of_head(name);
-    // Without a frontier images are trained on, and the network is whole.
-    let (frozen, rest) = match frozen_frontier(graph, trainable) {
-        Some(frontier) => {
-            let (frozen, rest) = graph.split(frontier)?;
-            (Some(frozen), rest)
-        }
-        None => (None, graph.clone()),
-    };
+    let trainable = |name: &str| job.trained.contains(name);
+    let (frozen, rest) = parts(&job.graft.graph, trainable)?;
 
     let old_ledger = folder.ledger()?;
     let known: HashMap<&str, ContentHash> = old_ledger.iter().flatten().filter_map(known_content).collect();
@@ -180,12 +63,23 @@ pub fn train(
 
     let [train, valid, test] =
         [Split::Train, Split::Valid, Split::Test].map(|split| photos.examples(split, &job));
-    let mut run = Run { engine, job: &job, rest: &rest, folder, photos: &photos, saving_failed: false };
+    let options = job.options.clone();
+    let mut run =
+        Run { engine, job: &job, rest: &rest, folder, photos: &photos, options, saving_failed: false };
     run.or_warn(folder.write_ledger(&ledger), observe);
     run.or_warn(folder.write_about(&RunAbout::new(&job, &photos)), observe);
-    let trained = match job.solver {
-        Solver::Lbfgs => run.solve(&train, &valid, stop, observe)?,
-        Solver::Auto | Solver::Adam => run.fit(&train, &valid, &trainable, stop, observe)?,
+    let trained = match (job.policy.head_first, job.solver) {
+        (true, _) => match run.find_head(&known, stop, observe)? {
+            Found::Head { state, solution } => {
+                // It is good already, and goes with the rest.
+                run.options.learning_rate = run.options.backbone_rate();
+                let trained = run.fit(&train, &valid, &trainable, Some(state), stop, observe)?;
+                TrainedHead { solution, ..trained }
+            }
+            Found::Stopped(trained) => trained,
+        },
+        (false, Solver::Lbfgs) => run.solve(&train, &valid, stop, observe)?,
+        (false, Solver::Auto | Solver::Adam) => run.fit(&train, &valid, &trainable, None, stop, observe)?,
     };
     let Some(best) = trained.best else {
         return Ok(Outcome { checkpoint: None, end: trained.end, wrong: Vec::new(), kept: false });
@@ -236,6 +130,17 @@ pub fn train(
     Ok(Outcome { checkpoint: Some(checkpoint), end: trained.end, wrong, kept: is_kept })
 }
 
+/// The frozen part of a network, if there is one, and the rest; without it images are trained on, and the rest is all.
+fn parts(graph: &Graph, trainable: impl Fn(&str) -> bool) -> Result<(Option<Graph>, Graph), TrainError> {
+    Ok(match frozen_frontier(graph, trainable) {
+        Some(frontier) => {
+            let (frozen, rest) = graph.split(frontier)?;
+            (Some(frozen), rest)
+        }
+        None => (None, graph.clone()),
+    })
+}
+
 /// What came of training, before the test.
 struct TrainedHead {
     best: Option<Best>,
@@ -249,17 +154,72 @@ struct Best {
     state: StateDict,
 }
 
+/// What came of looking for the head first.
+enum Found {
+    Head { state: StateDict, solution: Option<SolutionSummary> },
+    Stopped(TrainedHead),
+}
+
 struct Run<'a> {
     engine: &'a dyn Engine,
     job: &'a Job<'a>,
     rest: &'a Graph,
     folder: &'a RunFolder,
     photos: &'a Prepared<'a>,
+    options: FitOptions,
     /// Whether the user knows that the state cannot be saved.
     saving_failed: bool,
 }
 
 impl Run<'_> {
+    /// Finds the head as if it were to be trained alone, in a folder of its own within the run's, or takes it from there.
+    fn find_head(
+        &mut self,
+        known: &HashMap<&str, ContentHash>,
+        stop: &AtomicBool,
+        observe: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Found, TrainError> {
+        let (engine, job) = (self.engine, self.job);
+        let is_of_head = |name: &str| job.graft.is_of_head(name);
+        let found = |Checkpoint { about, state }: Checkpoint| Found::Head {
+            state: state.into_iter().filter(|(name, _)| is_of_head(name)).collect(),
+            solution: about.training.solution,
+        };
+        let folder = self.folder.of_head()?;
+        if let Some(checkpoint) = folder.last()? {
+            return Ok(found(checkpoint));
+        }
+        let (frozen, rest) = parts(&job.graft.graph, is_of_head)?;
+        // What there is to say of the photos was said.
+        let mut quiet = |event: Event<'_>| match event {
+            Event::Features { images, cached, seconds, .. } => {
+                observe(Event::Features { of_head: true, images, cached, seconds });
+            }
+            Event::Progress { .. } => observe(event),
+            _ => {}
+        };
+        let photos = prepare(engine, job, frozen.as_ref(), known, stop, &mut quiet)?;
+        let [train, valid] = [Split::Train, Split::Valid].map(|split| photos.examples(split, job));
+        let options = FitOptions { schedule: Schedule::Constant, ..job.options.clone() };
+        let mut run =
+            Run { engine, job, rest: &rest, folder: &folder, photos: &photos, options, saving_failed: false };
+        let trained = match job.solver {
+            Solver::Lbfgs => run.solve(&train, &valid, stop, observe)?,
+            Solver::Auto | Solver::Adam => run.fit(&train, &valid, &is_of_head, None, stop, observe)?,
+        };
+        match trained {
+            TrainedHead { best: Some(best), end: RunEnd::Done | RunEnd::Diverged(_), solution, .. } => {
+                if let RunEnd::Diverged(why) = trained.end {
+                    observe(Event::Warning(&why));
+                }
+                let checkpoint = run.checkpoint(best.epoch, best.state, None, solution);
+                run.or_warn(folder.save_last(&checkpoint), observe);
+                Ok(found(checkpoint))
+            }
+            stopped => Ok(Found::Stopped(stopped)),
+        }
+    }
+
     fn solve(
         &mut self,
         train: &Examples<'_>,
@@ -268,14 +228,14 @@ impl Run<'_> {
         observe: &mut dyn FnMut(Event<'_>),
     ) -> Result<TrainedHead, TrainError> {
         let start = Instant::now();
-        let found = solve_head(self.rest, train, self.job.options.seed, stop, &mut |done, total| {
+        let found = solve_head(self.rest, train, self.options.seed, stop, &mut |done, total| {
             observe(Event::Progress { what: "solving", done, total });
         })?;
         let Some((state, solution)) = found else {
             return Ok(TrainedHead { best: None, last_state: None, solution: None, end: RunEnd::Stopped });
         };
         let mut network = self.engine.network(self.rest, state.clone())?;
-        let batch = self.job.options.batch_size;
+        let batch = self.options.batch_size;
         let mut on = |examples| evaluate(&mut |input| network.forward(input), examples, batch, &mut |_| {});
         let (train_loss, valid) = (on(train)?.loss, on(valid)?);
         let epoch = Epoch { epoch: 1, train_loss, valid, seconds: start.elapsed().as_secs_f64() };
@@ -286,31 +246,43 @@ impl Run<'_> {
         Ok(TrainedHead { best, last_state: None, solution: Some(solution), end: RunEnd::Done })
     }
 
+    /// Trains by steps, from a head that was found or from its initial values.
     fn fit(
         &mut self,
         train: &Examples<'_>,
         valid: &Examples<'_>,
         trainable: &dyn Fn(&str) -> bool,
+        head: Option<StateDict>,
         stop: &AtomicBool,
         observe: &mut dyn FnMut(Event<'_>),
     ) -> Result<TrainedHead, TrainError> {
         let job = self.job;
         let training = Training {
-            group: &|name| trainable(name).then_some(0),
+            group: &|name| {
+                let group = if job.graft.is_of_head(name) { FitOptions::HEAD } else { FitOptions::BACKBONE };
+                trainable(name).then_some(group)
+            },
             // A frozen part keeps its running statistics.
-            live_norms: &|module| trainable(&format!("{module}.weight")),
+            live_norms: &|module| job.live_norms && trainable(&format!("{module}.weight")),
             rule: Rule::ADAM,
         };
-        let mut state = job.state.clone();
-        let of_rest = |spec: TensorSpec| state.remove(&spec.name).map(|tensor| (spec.name, tensor));
+        let of_rest = |spec: TensorSpec| {
+            let found = head.as_ref().and_then(|head| head.get(&spec.name));
+            found.or_else(|| job.state.get(&spec.name)).cloned().map(|tensor| (spec.name, tensor))
+        };
         let of_rest: StateDict = self.rest.state().into_iter().filter_map(of_rest).collect();
         let mut trainer = self.engine.trainer(self.rest, of_rest, &training)?;
 
         let rest = self.rest()?;
         self.folder.keep_metrics(rest.as_ref().map_or(0, |rest| rest.progress.epochs))?;
         let mut saved = Instant::now();
+        let mut pause = SAVE_EVERY;
         let mut best_saved = rest.as_ref().and_then(|rest| Some(rest.progress.best.as_ref()?.epoch));
-        let fitted = fit(trainer.as_mut(), train, valid, job.options, rest, stop, &mut |event| {
+        let rest = match rest {
+            None if head.is_some() => Some(self.with_head(trainer.as_mut(), valid, observe)?),
+            rest => rest,
+        };
+        let fitted = fit(trainer.as_mut(), train, valid, &self.options.clone(), rest, stop, &mut |event| {
             match event {
                 FitEvent::Lost(index, reason) => {
                     let place = self.photos.place(Split::Train, index);
@@ -324,10 +296,11 @@ impl Run<'_> {
                     self.or_warn(self.folder.append_metrics(epoch), observe);
                 }
                 FitEvent::Rest(snapshot, progress, best_state) => {
-                    let is_last = progress.epochs == job.options.epochs || progress.steps > 0;
-                    if !is_last && saved.elapsed() < SAVE_EVERY {
+                    let is_last = progress.epochs == self.options.epochs || progress.steps > 0;
+                    if !is_last && saved.elapsed() < pause {
                         return Ok(());
                     }
+                    let begin = Instant::now();
                     let mut save = || {
                         if let (Some(best), Some(state)) = (&progress.best, best_state)
                             && best_saved != Some(best.epoch)
@@ -345,6 +318,7 @@ impl Run<'_> {
                     let result = save();
                     self.or_warn(result, observe);
                     saved = Instant::now();
+                    pause = SAVE_EVERY.max(SAVING_SHARE * begin.elapsed());
                 }
             }
             Ok(())
@@ -362,6 +336,22 @@ impl Run<'_> {
         };
         let best = fitted.best.zip(fitted.best_state).map(|(epoch, state)| Best { epoch, state });
         Ok(TrainedHead { best, last_state: Some(fitted.last_state), solution: None, end })
+    }
+
+    /// A training that begins with a head that was found: what is no better is not kept.
+    fn with_head(
+        &self,
+        trainer: &mut dyn Trainer,
+        valid: &Examples<'_>,
+        observe: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Rest, TrainError> {
+        let start = Instant::now();
+        let batch = self.options.batch_size;
+        let valid = evaluate(&mut |input| trainer.evaluate(input, false), valid, batch, &mut |_| {})?;
+        let best = Epoch { epoch: 0, train_loss: 0.0, valid, seconds: start.elapsed().as_secs_f64() };
+        observe(Event::HeadFound(&best));
+        let progress = Progress { best: Some(best), ..Progress::default() };
+        Ok(Rest { progress, snapshot: trainer.save(), best_state: Some(trainer.state(false)) })
     }
 
     /// Where the run rests, if it began before.
@@ -412,7 +402,7 @@ impl Run<'_> {
         format!(
             "in step {step} of epoch {epoch} {what} is no finite number any more; {photos}. The last good \
              state is kept. Try a lower learning rate than {}",
-            self.job.options.learning_rate
+            self.options.learning_rate
         )
     }
 
@@ -435,7 +425,8 @@ impl Run<'_> {
             solution,
             options: job.options.clone(),
             split: Some(self.photos.split_record(job)),
-            frozen: job.freeze,
+            frozen: job.policy.part == Part::Head,
+            policy: Some(job.policy.clone()),
             best_epoch: epoch.epoch,
             valid: epoch.valid,
             test,

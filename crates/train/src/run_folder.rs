@@ -9,6 +9,7 @@
 //! | `state.safetensors` | the trainer at rest and how far it is |
 //! | `best.safetensors` | the checkpoint of the best epoch |
 //! | `last.safetensors` | the checkpoint of the last one |
+//! | `head/` | where the head is found first: metrics, state and checkpoints of that; `last.safetensors` is what training goes on from |
 //!
 //! Every file is written whole or not at all, and the state after the checkpoint that it speaks of, so that a run may be killed at
 //! any moment.
@@ -32,6 +33,7 @@ const METRICS: &str = "metrics.jsonl";
 const STATE: &str = "state.safetensors";
 const BEST: &str = "best.safetensors";
 const LAST: &str = "last.safetensors";
+const HEAD: &str = "head";
 
 /// The key of the progress in the metadata of the state.
 const PROGRESS: &str = "progress";
@@ -72,6 +74,18 @@ impl RunFolder {
         }
         let lock = lock(path)?;
         let folder = Self { path: path.into(), _lock: lock };
+        folder.remove_leftovers();
+        Ok(folder)
+    }
+
+    /// The folder within it of a head that is found first.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn of_head(&self) -> Result<Self, TrainError> {
+        let path = self.path.join(HEAD);
+        fs::create_dir_all(&path).map_err(|error| WriteError::new(&path, error))?;
+        let folder = Self { _lock: lock(&path)?, path };
         folder.remove_leftovers();
         Ok(folder)
     }
@@ -222,10 +236,15 @@ impl RunFolder {
     /// # Errors
     /// When it cannot be read.
     pub fn best(&self) -> Result<Option<Checkpoint>, TrainError> {
-        match Checkpoint::read(&self.best_path()) {
-            Err(TrainError::MissingCheckpoint { .. }) => Ok(None),
-            checkpoint => checkpoint.map(Some),
-        }
+        read_checkpoint(&self.best_path())
+    }
+
+    /// The checkpoint of the last epoch, or `None` if training is not over.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn last(&self) -> Result<Option<Checkpoint>, TrainError> {
+        read_checkpoint(&self.path.join(LAST))
     }
 
     /// What a kill left under temporary names. Files of that kind are written by who has the lock alone.
@@ -240,6 +259,13 @@ impl RunFolder {
                 let _ = fs::remove_file(entry.path());
             }
         }
+    }
+}
+
+fn read_checkpoint(path: &Path) -> Result<Option<Checkpoint>, TrainError> {
+    match Checkpoint::read(path) {
+        Err(TrainError::MissingCheckpoint { .. }) => Ok(None),
+        checkpoint => checkpoint.map(Some),
     }
 }
 

@@ -145,6 +145,11 @@ impl FeatureStore {
         self.folder.as_deref().filter(|_| self.place == Place::Folder)
     }
 
+    /// How many bytes all rows in the cache may take; `None` for a store that ends with the process.
+    pub fn bound(&self) -> Option<u64> {
+        (self.place == Place::Folder).then_some(self.bound)
+    }
+
     /// Whether new rows have a place.
     pub fn is_keeping(&self) -> bool {
         self.place != Place::Nowhere

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use engraft_engine::{Accumulated, EngineError, Rate, Snapshot, Targets, Trainer};
 use engraft_tensor::{StateDict, Tensor};
-use engraft_train::{Epoch, Examples, Fit, FitEnd, FitEvent, FitOptions, Progress, Rest, TrainError, fit};
+use engraft_train::{
+    Epoch, Examples, Fit, FitEnd, FitEvent, FitOptions, Progress, Rest, Schedule, TrainError, fit,
+};
 
 /// Training examples, in batches of which there are three: 4, 4 and 2.
 const EXAMPLES: usize = 10;
@@ -57,7 +59,8 @@ impl Trainer for Scripted<'_> {
         _clip: Option<f64>,
         _average: Option<f64>,
     ) -> Result<f64, EngineError> {
-        assert_eq!(rates, [Rate { learning_rate: 0.25, weight_decay: 0.0 }]);
+        let rate = |learning_rate| Rate { learning_rate, weight_decay: 0.0 };
+        assert_eq!(rates, [rate(0.25), rate(0.125)]);
         self.steps.set(self.steps.get() + 1);
         if self.ctrl_c == Some(self.steps.get()) {
             self.stop.store(true, Ordering::Relaxed);
@@ -112,7 +115,14 @@ fn go_on(
         let values = (0..count).map(|i| i as f32).collect();
         Examples::in_memory(vec![1], values, (0..count).map(label).collect())
     };
-    let options = FitOptions { epochs: trainer.epochs.len(), learning_rate: 0.25, batch_size: 4, seed };
+    let options = FitOptions {
+        epochs: trainer.epochs.len(),
+        learning_rate: 0.25,
+        backbone_learning_rate: Some(0.125),
+        schedule: Schedule::Constant,
+        batch_size: 4,
+        seed,
+    };
     let stop = trainer.stop;
     let mut epochs = Vec::new();
     let (train, valid) = (examples(EXAMPLES, |i| i), examples(4, |_| 0));
@@ -244,4 +254,15 @@ fn a_loss_that_is_no_number_ends_training_and_keeps_the_best() {
 fn no_epochs_are_nothing_to_do() {
     let stop = AtomicBool::new(false);
     assert!(matches!(run(&mut Scripted::new(&[], &stop), 0).0, Err(TrainError::NoEpochs)));
+}
+
+#[test]
+fn a_cosine_rises_and_falls() {
+    // 0.5 * (1 + cos(pi * x)) at x = 0, 1/4, 1/2, 3/4 and 1.
+    let cosine =
+        [(0.1, 1.0), (0.325, 0.853_553_39), (0.55, 0.5), (0.775, 0.146_446_61), (1.0, 0.0), (1.5, 0.0)];
+    for (done, factor) in [(0.0, 0.0), (0.05, 0.5), (0.099, 0.99)].into_iter().chain(cosine) {
+        assert!((Schedule::Cosine.factor(done) - factor).abs() < 1e-8, "{done}");
+        assert_eq!(Schedule::Constant.factor(done), 1.0);
+    }
 }

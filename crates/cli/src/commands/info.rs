@@ -62,17 +62,24 @@ fn lines(about: &About) -> Vec<(&'static str, String)> {
             licence.map_or_else(String::new, |licence| format!(", licensed {licence}: no commercial use"));
         lines.push(("weights", format!("{}{licence}", weights.name)));
     }
-    let trained = if training.frozen { "the head; the backbone is frozen" } else { "the whole network" };
-    lines.push(("trained", trained.to_string()));
-    lines.push(match (&training.solver, &training.solution) {
-        (Solver::Lbfgs, Some(solution)) => ("solver", format!("lbfgs, strength {:.1e}", solution.strength)),
+    let trained = match &training.policy {
+        Some(policy) => policy.to_string(),
+        None if training.frozen => "head".into(),
+        None => "all".into(),
+    };
+    lines.push(("trained", trained));
+    if let Some(solution) = &training.solution {
+        lines.push(("solver", format!("lbfgs, strength {:.1e}", solution.strength)));
+    }
+    lines.extend(match training.solver {
+        Solver::Lbfgs if training.frozen => None,
         _ => {
             let options = &training.options;
             let text = format!(
                 "epoch {} of {}, learning rate {}, batch size {}, seed {}",
                 training.best_epoch, options.epochs, options.learning_rate, options.batch_size, options.seed
             );
-            ("best", text)
+            Some(("best", text))
         }
     });
     let split = training.split.clone().unwrap_or_default();

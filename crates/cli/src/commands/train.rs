@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use engraft::{CacheSettings, Config, LabelMap, Settings, Solver, cache_dir};
+use engraft::{CacheSettings, Config, LabelMap, Part, Policy, Settings, Solver, cache_dir};
 
 use super::{Outcome, usage};
 use crate::interrupt::stop_on_signal;
@@ -55,15 +55,24 @@ pub(crate) struct Train {
     #[arg(long, value_name = "PATH")]
     cut: Option<String>,
 
-    /// What stays as it is; by default the backbone, or nothing if the weights are random
-    #[arg(long, value_enum)]
-    freeze: Option<Freeze>,
+    /// What is trained: `head`, the new head alone; `last:N`, also the last N blocks before it (last:1 is `layer4` of a ResNet);
+    /// `from:PATH`, a module and all behind it; `norm`, the head and all norms; `all`, everything. `head+last:1` finds the head
+    /// first, and trains from there; it keeps only what is better than the head alone. What is not trained is computed once an image
+    /// [default: head; all if the weights are random]
+    #[arg(long, value_name = "WHAT", value_parser = policy)]
+    train: Option<Policy>,
 
-    /// What becomes of auxiliary heads (googlenet, inception_v3): dropped, or trained along, which needs --freeze none
+    /// By which statistics the batch norms of what is trained normalise: `frozen`, those that came with the weights, as a batch of
+    /// few photos knows them worse; or `live`, those of each batch, as there are none yet for random weights [default: frozen; live
+    /// if the weights are random]
+    #[arg(long, value_enum, value_name = "frozen|live", hide_possible_values = true)]
+    norm: Option<Norm>,
+
+    /// What becomes of auxiliary heads (googlenet, inception_v3): dropped, or trained along, which needs --train all
     #[arg(long, value_enum, value_name = "DROP|TRAIN", hide_possible_values = true)]
     aux: Option<Aux>,
 
-    /// How the head is found: a linear head on frozen features by L-BFGS, whose strength of regularisation is chosen by
+    /// How the head is found, alone or first: a linear head on frozen features by L-BFGS, whose strength of regularisation is chosen by
     /// cross-validation, or any head by steps of Adam. `auto` is lbfgs where it can be, unless you say epochs, learning rate or
     /// batch size [default: auto]
     #[arg(long, value_name = "auto|lbfgs|adam", value_parser = solver)]
@@ -73,11 +82,16 @@ pub(crate) struct Train {
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     epochs: Option<usize>,
 
-    /// Step size of Adam [default: 0.001]
+    /// Step size of Adam, for the head [default: 0.001]
     #[arg(long, value_name = "LR", value_parser = learning_rate, allow_negative_numbers = true)]
     learning_rate: Option<f64>,
 
-    /// Images in a step of Adam [default: 64]
+    /// Step size for all else that is trained, and for a head that was found first [default: a tenth of --learning-rate; the same if
+    /// the weights are random]
+    #[arg(long, value_name = "LR", value_parser = learning_rate, allow_negative_numbers = true)]
+    backbone_learning_rate: Option<f64>,
+
+    /// Images in a step of Adam [default: 64; 32 if more than the head of a pretrained network is trained]
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     batch_size: Option<usize>,
 
@@ -141,13 +155,11 @@ enum Aux {
     Train,
 }
 
-/// What is not trained.
+/// By which statistics batch norms normalise.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Freeze {
-    /// All but the new head, whose inputs are then computed once
-    Backbone,
-    /// Nothing: every weight is trained
-    None,
+enum Norm {
+    Frozen,
+    Live,
 }
 
 impl Train {
@@ -215,7 +227,6 @@ impl Train {
         set(&mut config.solver, self.solver.as_ref());
         set(&mut config.epochs, self.epochs.as_ref());
         set(&mut config.learning_rate, self.learning_rate.as_ref());
-        set(&mut config.batch_size, self.batch_size.as_ref());
         set(&mut config.seed, self.seed.as_ref());
         set(&mut config.valid, self.valid.as_ref());
         set(&mut config.test, self.test.as_ref());
@@ -227,24 +238,28 @@ impl Train {
         config.cut = given(&self.cut, config.cut);
         config.map = given(&self.map, config.map);
         config.size = self.pretrained.size.or(config.size);
+        config.batch_size = self.batch_size.or(config.batch_size);
+        config.backbone_learning_rate = self.backbone_learning_rate.or(config.backbone_learning_rate);
         config.labels = self.labels.clone().or(config.labels);
         config.exif_orientation |= self.exif_orientation;
         config.transform_input |= self.pretrained.transform_input;
         config.strict |= self.strict;
-        let freeze = |freeze| match freeze {
-            Freeze::Backbone => engraft::Freeze::Backbone,
-            Freeze::None => engraft::Freeze::None,
+        config.train = self.train.clone().or(config.train);
+        let norm = |norm| match norm {
+            Norm::Frozen => engraft::Norm::Frozen,
+            Norm::Live => engraft::Norm::Live,
         };
-        config.freeze = self.freeze.map(freeze).or(config.freeze);
+        config.norm = self.norm.map(norm).or(config.norm);
         if let Some(aux) = self.aux {
             config.aux = match aux {
                 Aux::Drop => engraft::Aux::Drop,
                 Aux::Train => engraft::Aux::Train,
             };
         }
-        // Who says how steps are to be made wants steps.
+        // Who says how steps are to be made wants steps, unless there are others than those of the head.
         let says_steps = self.epochs.is_some() || self.learning_rate.is_some() || self.batch_size.is_some();
-        if says_steps && config.solver == Solver::Auto {
+        let has_others = config.train.as_ref().is_some_and(|policy| policy.part != Part::Head);
+        if says_steps && !has_others && config.solver == Solver::Auto {
             config.solver = Solver::Adam;
         }
         config
@@ -298,6 +313,10 @@ fn learning_rate(text: &str) -> Result<f64, String> {
 
 fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "a whole number above 0 is needed".into())
+}
+
+fn policy(text: &str) -> Result<Policy, String> {
+    text.parse().map_err(|error: engraft::GraphError| error.to_string())
 }
 
 fn solver(text: &str) -> Result<Solver, String> {

@@ -12,10 +12,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A frozen network of one convolution, whose features tell colours apart: next to no work.
-pub const TINY: &str = "--arch squeezenet1_1 --weights random --freeze backbone --cut features.3";
+pub const TINY: &str = "--arch squeezenet1_1 --weights random --train head --cut features.3";
 
 /// The same, and enough steps to tell the classes of [`Sandbox::flowers`] apart.
-pub const LEARNS: &str = "--arch squeezenet1_1 --weights random --freeze backbone --cut features.3 \
+pub const LEARNS: &str = "--arch squeezenet1_1 --weights random --train head --cut features.3 \
                           --epochs 60 --learning-rate 0.05";
 
 /// Where a program runs: its caches are here too, and no network is in reach.
