@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use engraft_data::{Dataset, LabelMap, ListOptions, SplitSpec, Transform};
 use engraft_graph::{Graft, Graph, HeadSpec};
-use engraft_train::{FitOptions, LARGEST_SIDE, Solver, TrainError};
+use engraft_train::{FitOptions, LARGEST_BATCH, LARGEST_SIDE, Solver, TrainError};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Pretrained};
@@ -77,8 +77,12 @@ pub struct Config {
     #[serde(default = "learning_rate")]
     pub learning_rate: f64,
     /// Images in a step.
-    #[serde(default = "batch_size")]
-    pub batch_size: usize,
+    #[serde(default)]
+    pub batch_size: BatchSize,
+    /// Bytes of memory that training may take on the CPU; `None` for what is free. The last bits of a result depend on it where batches
+    /// go through the network in parts: a run whose batches do has the limit that they do it for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// Decides splits, initial values, order and dropout.
     #[serde(default)]
     pub seed: u64,
@@ -103,10 +107,6 @@ fn learning_rate() -> f64 {
     0.001
 }
 
-fn batch_size() -> usize {
-    64
-}
-
 /// What is not trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -126,6 +126,54 @@ pub enum Aux {
     Drop,
     /// They are trained along, which needs [`Freeze::None`].
     Train,
+}
+
+/// How many images a step takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+pub enum BatchSize {
+    /// So many.
+    Images(usize),
+    /// Where the whole network is trained, the largest power of two up to 64 that fits into the memory; otherwise 64.
+    Auto,
+}
+
+impl Default for BatchSize {
+    fn default() -> Self {
+        Self::Images(LARGEST_BATCH)
+    }
+}
+
+/// A [`BatchSize`] as it is written: a number, or `"auto"`.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Images(usize),
+    Word(Word),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Auto,
+}
+
+impl From<Written> for BatchSize {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Images(images) => Self::Images(images),
+            Written::Word(Word::Auto) => Self::Auto,
+        }
+    }
+}
+
+impl From<BatchSize> for Written {
+    fn from(size: BatchSize) -> Self {
+        match size {
+            BatchSize::Images(images) => Self::Images(images),
+            BatchSize::Auto => Self::Word(Word::Auto),
+        }
+    }
 }
 
 impl Config {
@@ -150,7 +198,8 @@ impl Config {
             solver: Solver::Auto,
             epochs: epochs(),
             learning_rate: learning_rate(),
-            batch_size: batch_size(),
+            batch_size: BatchSize::default(),
+            memory: None,
             seed: 0,
             strict: false,
         }
@@ -278,8 +327,31 @@ impl Config {
         FitOptions {
             epochs: self.epochs,
             learning_rate: self.learning_rate,
-            batch_size: self.batch_size,
+            batch_size: match self.batch_size {
+                BatchSize::Images(images) => images,
+                BatchSize::Auto => LARGEST_BATCH,
+            },
             seed: self.seed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batch_sizes_are_numbers_or_auto() {
+        let read = |line: &str| Config::from_toml(&format!("data = \"photos\"\narch = \"resnet18\"\n{line}"));
+        for (line, size) in [
+            ("", BatchSize::Images(64)),
+            ("batch_size = 5", BatchSize::Images(5)),
+            ("batch_size = \"auto\"", BatchSize::Auto),
+        ] {
+            let config = read(line).unwrap();
+            assert_eq!(config.batch_size, size);
+            assert_eq!(Config::from_toml(&config.to_toml()), Ok(config));
+        }
+        assert!(read("batch_size = \"most\"").is_err());
     }
 }
