@@ -226,7 +226,7 @@ impl<C: Context> Step<'_, C> {
     /// Multiplies by a mask, which is broadcast to the shape of the values.
     fn dropout(&self, p: f64, x: Value, mask: Shape) -> Value {
         let Some(draw) = self.context.draw().filter(|_| p > 0.0) else { return x };
-        let values = dropout_mask(draw, self.index, mask.iter().product(), p);
+        let values = dropout_mask(draw, self.index, 0..mask.iter().product(), p);
         let device = with_tensor!(&x, tensor => tensor.device());
         with_tensors!((x, Value::new(&mask, values, &device)), x, mask => x * mask)
     }

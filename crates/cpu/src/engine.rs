@@ -26,6 +26,8 @@ pub fn default_threads() -> usize {
 pub struct CpuEngine {
     pub(crate) level: Level,
     pub(crate) pool: Arc<Pool>,
+    /// Bytes that a training may take.
+    pub(crate) memory: Option<u64>,
 }
 
 impl CpuEngine {
@@ -36,7 +38,13 @@ impl CpuEngine {
 
     /// As [`new`](Self::new), with a certain instruction set.
     pub fn with_level(level: Level, threads: usize) -> CpuEngine {
-        CpuEngine { level, pool: Arc::new(Pool::new(threads)) }
+        CpuEngine { level, pool: Arc::new(Pool::new(threads)), memory: None }
+    }
+
+    /// The same, but a training takes no more than so many bytes for its tensors, gradients, packed weights and buffers, and computes in
+    /// parts, or twice, what else would not fit (`docs/engine.md`). [`free_memory`](crate::free_memory) says what there is.
+    pub fn with_memory(self, bytes: u64) -> CpuEngine {
+        CpuEngine { memory: Some(bytes), ..self }
     }
 
     /// How many threads compute.

@@ -20,6 +20,7 @@ mod attention;
 mod call;
 mod engine;
 mod execute;
+mod free_memory;
 mod general;
 mod group;
 mod lower;
@@ -34,5 +35,6 @@ mod translate;
 mod view;
 
 pub use engine::{CpuEngine, CpuNetwork, default_threads};
+pub use free_memory::free_memory;
 pub use profile::{Profile, StepProfile};
 pub use training::CpuTrainer;

@@ -1,5 +1,7 @@
 //! Which buffers share memory: those that are never needed at the same time.
 
+use std::cmp::Reverse;
+
 use crate::group::Segment;
 use crate::lower::Lowered;
 use crate::view::Place;
@@ -17,6 +19,24 @@ pub(crate) struct Memory {
 pub(crate) struct Lifetime {
     pub(crate) first: usize,
     pub(crate) last: usize,
+}
+
+impl Lifetime {
+    /// Steps between the two; none if they overlap.
+    fn gap(&self, other: &Lifetime) -> Option<usize> {
+        if self.first > other.last {
+            Some(self.first - other.last)
+        } else {
+            other.first.checked_sub(self.last + 1)
+        }
+    }
+}
+
+impl Memory {
+    /// Values in all slots.
+    pub(crate) fn values(&self) -> usize {
+        self.slots.iter().sum()
+    }
 }
 
 /// The memory of a plan that takes the images of a batch in groups.
@@ -48,30 +68,30 @@ pub(crate) fn assign(lowered: &Lowered, segments: &[Segment], crossing: &[bool],
     {
         life.last = lowered.steps.len();
     }
+    let lives: Vec<Vec<Lifetime>> = lives.into_iter().map(|life| life.into_iter().collect()).collect();
     assign_slots(&lives, &sizes)
 }
 
-/// Gives each buffer a slot, the smallest that is free and large enough; if none is, the largest free one grows.
-pub(crate) fn assign_slots(lives: &[Option<Lifetime>], sizes: &[usize]) -> Memory {
+/// Gives each buffer a slot, the largest buffers first: of the slots that are free in all its lives, one that is needed soonest before or after
+/// them; if none is, a new one. A buffer that is written anew after a while has several lives, and no use for its slot between them.
+pub(crate) fn assign_slots(lives: &[Vec<Lifetime>], sizes: &[usize]) -> Memory {
     let mut memory = Memory { slot_of: vec![0; lives.len()], slots: Vec::new() };
-    let mut busy_until: Vec<usize> = Vec::new();
-    let mut by_begin: Vec<(usize, Lifetime)> =
-        lives.iter().enumerate().filter_map(|(buffer, life)| Some((buffer, (*life)?))).collect();
-    by_begin.sort_by_key(|(_, life)| life.first);
-    for (buffer, life) in by_begin {
-        let size = sizes[buffer];
-        let free = (0..memory.slots.len()).filter(|slot| busy_until[*slot] < life.first);
-        let fit = |slot: &usize| match memory.slots[*slot] {
-            has if has >= size => (0, has - size),
-            has => (1, size - has),
+    let mut busy: Vec<Vec<Lifetime>> = Vec::new();
+    let mut by_size: Vec<usize> = (0..lives.len()).filter(|buffer| !lives[*buffer].is_empty()).collect();
+    by_size.sort_by_key(|buffer| (Reverse(sizes[*buffer]), lives[*buffer][0].first));
+    for buffer in by_size {
+        // None where the slot is not free.
+        let gap = |busy: &Vec<Lifetime>| {
+            let pairs = busy.iter().flat_map(|one| lives[buffer].iter().map(|other| one.gap(other)));
+            pairs.min().flatten()
         };
-        let slot = free.min_by_key(fit).unwrap_or_else(|| {
-            memory.slots.push(0);
-            busy_until.push(0);
-            memory.slots.len() - 1
-        });
-        memory.slots[slot] = memory.slots[slot].max(size);
-        busy_until[slot] = life.last;
+        let free = busy.iter().enumerate().filter_map(|(slot, busy)| Some((gap(busy)?, slot)));
+        let slot = free.min().map_or(memory.slots.len(), |(_, slot)| slot);
+        if slot == memory.slots.len() {
+            memory.slots.push(sizes[buffer]);
+            busy.push(Vec::new());
+        }
+        busy[slot].extend(&lives[buffer]);
         memory.slot_of[buffer] = slot;
     }
     memory

@@ -27,7 +27,7 @@ pub(crate) fn translate(graph: &Graph) -> Result<Program, EngineError> {
     let mut program = Program {
         operations,
         output: source[graph.output().0],
-        separable: is_separable(nodes, graph.output().0, &batches, &node_shapes),
+        separable: are_apart(nodes, graph.output().0, &batches, &node_shapes),
         probes: node_shapes.iter().map(of_values).collect(),
         extents,
     };
@@ -209,8 +209,13 @@ fn activation(function: engraft_graph::Activation) -> Activation {
     }
 }
 
+/// Whether each example of a batch can be computed without the others, in a network whose norms keep their statistics.
+pub(crate) fn is_separable(graph: &Graph) -> bool {
+    probes(graph).is_ok_and(|(batches, shapes)| are_apart(graph.nodes(), graph.output().0, &batches, &shapes))
+}
+
 /// Whether each example of a batch can be computed without the others: every value has the batch in front, or is a parameter's.
-fn is_separable(nodes: &[Node], output: usize, batches: &[usize], probes: &[Vec<Shape>]) -> bool {
+fn are_apart(nodes: &[Node], output: usize, batches: &[usize], probes: &[Vec<Shape>]) -> bool {
     // At a batch of one, anything has the batch in front.
     if batches.iter().all(|batch| *batch == batches[0]) {
         return false;

@@ -3,7 +3,7 @@
 use engraft_graph::Graph;
 use engraft_tensor::{StateDict, Tensor};
 
-use crate::{EngineError, Rate, Rule, Snapshot, Targets};
+use crate::{EngineError, MemoryPlan, Rate, Rule, Snapshot, Targets};
 
 /// Something that runs networks: a device and the code that drives it.
 pub trait Engine: Send + Sync {
@@ -70,8 +70,8 @@ pub trait Trainer: Send {
     /// Batch norms that are live update their running statistics.
     ///
     /// # Errors
-    /// When the input's shape does not fit the network, the targets do not fit the output, or a live batch norm would see a single
-    /// value a channel, of which there is no variance.
+    /// When the input's shape does not fit the network, the targets do not fit the output, a live batch norm would see a single
+    /// value a channel, of which there is no variance, or the memory does not suffice.
     fn accumulate(
         &mut self,
         input: &Tensor,
@@ -79,6 +79,16 @@ pub trait Trainer: Send {
         scale: f32,
         draw: u64,
     ) -> Result<Accumulated, EngineError>;
+
+    /// What running a batch of a shape, `[batch, ..]`, takes of the memory, and what is done so that it fits; before anything is
+    /// allocated. `None` from an engine that does not plan its memory.
+    ///
+    /// # Errors
+    /// When the shape does not fit the network, or the batch cannot be run within the memory that the training may take.
+    fn memory(&mut self, input: &[usize]) -> Result<Option<MemoryPlan>, EngineError> {
+        let _ = input;
+        Ok(None)
+    }
 
     /// Shows the gradients added up so far, to be read or changed: the full name of each parameter and its gradient, flat and in
     /// row-major order, in the order of the graph. Parameters that are frozen or do not lead to an output have none, and before

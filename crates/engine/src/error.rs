@@ -3,6 +3,8 @@
 use engraft_graph::GraphError;
 use thiserror::Error;
 
+use crate::memory::bytes_in_words;
+
 /// Why an engine cannot do what it is asked.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
@@ -77,6 +79,21 @@ pub enum EngineError {
         group: usize,
         /// How many rates there are.
         rates: usize,
+    },
+    /// A training that needs more memory than it may take.
+    #[error(
+        "training on batches of {batch} images needs at least {} of memory, but may take {}: train on smaller batches, or allow more \
+         with --memory",
+        bytes_in_words(*needed),
+        bytes_in_words(*limit)
+    )]
+    Memory {
+        /// Images in a batch.
+        batch: usize,
+        /// The fewest bytes that it could do with.
+        needed: u64,
+        /// The bytes that it may take.
+        limit: u64,
     },
     /// A snapshot that is none, or is of another training.
     #[error("this snapshot of a training cannot be used: {0}")]

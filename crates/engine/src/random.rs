@@ -1,14 +1,18 @@
 //! Randomness that every engine shares, so that a seed means the same on all of them.
 
+use std::ops::Range;
+
 /// The dropout mask of one node for one batch of training: `0` with probability `p`, otherwise `1 / (1 - p)`.
 ///
 /// `draw` is the batch's own number ([`Trainer::accumulate`](crate::Trainer::accumulate)), `node` the place in `Graph::nodes`,
-/// `len` the number of values in the batch. The values depend on nothing but the arguments.
-pub fn dropout_mask(draw: u64, node: usize, len: usize, p: f64) -> Vec<f32> {
+/// `values` those of the batch's that are wanted, in row-major order: `0..len` for all. Each depends on nothing but its place and the other
+/// arguments.
+pub fn dropout_mask(draw: u64, node: usize, values: Range<usize>, p: f64) -> Vec<f32> {
     // Callers count draws from 0 as they count nodes: both are spread before they meet.
     let mut random = SplitMix64::new(mix(draw ^ mix(node as u64)));
+    random.skip(values.start as u64);
     let kept = (1.0 / (1.0 - p)) as f32;
-    (0..len).map(|_| if random.uniform() < p { 0.0 } else { kept }).collect()
+    values.map(|_| if random.uniform() < p { 0.0 } else { kept }).collect()
 }
 
 /// The generator of Steele, Lea and Flood 2014 ("Fast splittable pseudorandom number generators"), as in Java's
@@ -24,8 +28,13 @@ impl SplitMix64 {
 
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0 = self.0.wrapping_add(STEP);
         mix(self.0)
+    }
+
+    /// Leaves out so many numbers.
+    pub fn skip(&mut self, count: u64) {
+        self.0 = self.0.wrapping_add(STEP.wrapping_mul(count));
     }
 
     /// A number in `0..1`, with 53 random bits.
@@ -50,6 +59,9 @@ impl SplitMix64 {
     }
 }
 
+/// From one state of [`SplitMix64`] to the next.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
 fn mix(z: u64) -> u64 {
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -71,7 +83,7 @@ mod tests {
     #[test]
     fn a_mask_drops_its_share_and_keeps_the_mean() {
         for p in [0.0, 0.2, 0.5, 0.9] {
-            let mask = dropout_mask(1, 3, 100_000, p);
+            let mask = dropout_mask(1, 3, 0..100_000, p);
             let dropped = mask.iter().filter(|value| **value == 0.0).count() as f64 / 1e5;
             let mean = mask.iter().map(|value| f64::from(*value)).sum::<f64>() / 1e5;
             assert!((dropped - p).abs() < 0.01, "{dropped} of {p}");
@@ -81,11 +93,16 @@ mod tests {
 
     #[test]
     fn masks_of_other_draws_and_nodes_differ() {
-        let mask = |draw, node| dropout_mask(draw, node, 64, 0.5);
+        let mask = |draw, node| dropout_mask(draw, node, 0..64, 0.5);
         assert_eq!(mask(1, 2), mask(1, 2));
         for other in [mask(2, 2), mask(1, 1), mask(2, 1)] {
             assert_ne!(other, mask(1, 2));
         }
+    }
+
+    #[test]
+    fn a_part_of_a_mask_is_that_of_the_whole() {
+        assert_eq!(dropout_mask(5, 2, 7..30, 0.5), dropout_mask(5, 2, 0..40, 0.5)[7..30]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use engraft_data::{Dataset, LabelMap, ListOptions, SplitSpec, Transform};
 use engraft_graph::{Graft, Graph, HeadSpec, Part, Policy};
-use engraft_train::{FitOptions, LARGEST_SIDE, Schedule, Solver, TrainError};
+use engraft_train::{FitOptions, LARGEST_BATCH, LARGEST_SIDE, Schedule, Solver, TrainError};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Pretrained};
@@ -87,7 +87,11 @@ pub struct Config {
     pub schedule: Option<Schedule>,
     /// Images in a step; `None` for 64, or for 32 where more than the head of a pretrained network trains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch_size: Option<usize>,
+    pub batch_size: Option<BatchSize>,
+    /// Bytes of memory that training may take on the CPU; `None` for what is free. The last bits of a result depend on it where batches
+    /// go through the network in parts: a run whose batches do has the limit that they do it for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// Decides splits, initial values, order and dropout.
     #[serde(default)]
     pub seed: u64,
@@ -142,6 +146,48 @@ pub enum Aux {
     Train,
 }
 
+/// How many images a step takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+pub enum BatchSize {
+    /// So many.
+    Images(usize),
+    /// Where more than the head is trained, the largest power of two up to 64 that fits into the memory; otherwise 64.
+    Auto,
+}
+
+/// A [`BatchSize`] as it is written: a number, or `"auto"`.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Images(usize),
+    Word(Word),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Auto,
+}
+
+impl From<Written> for BatchSize {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Images(images) => Self::Images(images),
+            Written::Word(Word::Auto) => Self::Auto,
+        }
+    }
+}
+
+impl From<BatchSize> for Written {
+    fn from(size: BatchSize) -> Self {
+        match size {
+            BatchSize::Images(images) => Self::Images(images),
+            BatchSize::Auto => Self::Word(Word::Auto),
+        }
+    }
+}
+
 impl Config {
     /// A linear layer on the frozen network of this architecture, trained on the photos at `data`.
     pub fn new(data: impl Into<PathBuf>, arch: &str) -> Self {
@@ -168,6 +214,7 @@ impl Config {
             backbone_learning_rate: None,
             schedule: None,
             batch_size: None,
+            memory: None,
             seed: 0,
             strict: false,
         }
@@ -253,7 +300,7 @@ impl Config {
                 }
             },
             schedule: Some(self.schedule.unwrap_or(schedule)),
-            batch_size: Some(self.batch_size.unwrap_or(batch_size)),
+            batch_size: Some(self.batch_size.unwrap_or(BatchSize::Images(batch_size))),
             ..self.clone()
         })
     }
@@ -320,7 +367,11 @@ impl Config {
             learning_rate: self.learning_rate,
             backbone_learning_rate: self.backbone_learning_rate,
             schedule: self.schedule.unwrap_or_default(),
-            batch_size: self.batch_size.unwrap_or(BATCH_SIZE),
+            batch_size: match self.batch_size {
+                Some(BatchSize::Images(images)) => images,
+                Some(BatchSize::Auto) => LARGEST_BATCH,
+                None => BATCH_SIZE,
+            },
             seed: self.seed,
         }
     }
@@ -347,4 +398,24 @@ fn said_as_now(table: &mut toml::Table) -> Result<(), String> {
         table.entry("backbone_learning_rate").or_insert(rate);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batch_sizes_are_numbers_or_auto() {
+        let read = |line: &str| Config::from_toml(&format!("data = \"photos\"\narch = \"resnet18\"\n{line}"));
+        for (line, size) in [
+            ("", None),
+            ("batch_size = 5", Some(BatchSize::Images(5))),
+            ("batch_size = \"auto\"", Some(BatchSize::Auto)),
+        ] {
+            let config = read(line).unwrap();
+            assert_eq!(config.batch_size, size);
+            assert_eq!(Config::from_toml(&config.to_toml()), Ok(config));
+        }
+        assert!(read("batch_size = \"most\"").is_err());
+    }
 }

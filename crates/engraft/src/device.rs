@@ -1,6 +1,6 @@
 //! Where the computing is done: the one place that chooses an engine.
 
-use engraft_cpu::{CpuEngine, default_threads};
+use engraft_cpu::{CpuEngine, default_threads, free_memory};
 use engraft_engine::{Engine, EngineError};
 
 /// Where the computing is done.
@@ -29,8 +29,22 @@ impl Device {
     /// # Errors
     /// For a GPU that is not there, or that this build cannot drive.
     pub fn engine(self) -> Result<Box<dyn Engine>, EngineError> {
+        self.engine_within(None)
+    }
+
+    /// The same, but trainings on the CPU take no more than so many bytes, by default four fifths of those that are free.
+    ///
+    /// # Errors
+    /// As [`engine`](Self::engine).
+    pub fn engine_within(self, memory: Option<u64>) -> Result<Box<dyn Engine>, EngineError> {
         match self {
-            Device::Cpu { threads } => Ok(Box::new(CpuEngine::new(threads.unwrap_or_else(default_threads)))),
+            Device::Cpu { threads } => {
+                let engine = CpuEngine::new(threads.unwrap_or_else(default_threads));
+                Ok(Box::new(match memory.or_else(free_memory) {
+                    Some(bytes) => engine.with_memory(bytes),
+                    None => engine,
+                }))
+            }
             #[cfg(any(feature = "cuda", feature = "rocm", feature = "metal", feature = "vulkan"))]
             Device::Gpu => Ok(Box::new(engraft_burn::BurnEngine::gpu()?)),
             #[cfg(not(any(feature = "cuda", feature = "rocm", feature = "metal", feature = "vulkan")))]

@@ -101,7 +101,7 @@ mod model;
 mod pretrained;
 mod training;
 
-pub use config::{Aux, Config, Norm};
+pub use config::{Aux, BatchSize, Config, Norm};
 pub use device::Device;
 pub use engraft_data::{Dataset, LabelMap, Note, Notes, Transform, images_below};
 pub use engraft_engine::{Engine, EngineError, Network, SplitMix64, Trainer};

@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use engraft_data::{Dataset, condensed};
-use engraft_engine::initial_state;
-use engraft_graph::{HeadSpec, Policy};
-use engraft_tensor::{WriteError, check_writable};
+use engraft_engine::{Engine, bytes_in_words, initial_state};
+use engraft_graph::{Graft, HeadSpec, Part, Policy};
+use engraft_tensor::{StateDict, WriteError, check_writable};
 use engraft_train::{
-    CacheSettings, Checkpoint, Event, Job, Replacement, RunEnd, RunFolder, TrainError, WeightsRecord,
-    WrongPhoto, as_in_ledger,
+    CacheSettings, Checkpoint, Event, Job, LARGEST_BATCH, Replacement, RunEnd, RunFolder, TrainError,
+    WeightsRecord, WrongPhoto, as_in_ledger, plan_memory,
 };
 use engraft_weights::cache_dir;
 
-use crate::{Config, Device, Error, Loading, Norm};
+use crate::{BatchSize, Config, Device, Error, Loading, Norm};
 
 /// What does not change the result of a training.
 pub struct Settings<'a> {
@@ -136,7 +136,11 @@ pub fn resume(
         return Err(TrainError::NoRun { path: run.into() }.into());
     }
     let old = Config::read(&path)?;
-    let new = change(old.clone()).resolved()?;
+    let mut new = change(old.clone()).resolved()?;
+    if new.batch_size == Some(BatchSize::Auto) {
+        // It was chosen when the run began.
+        new.batch_size = old.batch_size;
+    }
     let difference = old.difference(&new);
     if !difference.is_empty() && !settings.force {
         return Err(Error::OptionsChanged { run: run.into(), difference: difference.join("; ") });
@@ -164,7 +168,7 @@ impl Training<'_> {
         observe: &mut dyn FnMut(TrainingEvent<'_>),
     ) -> Result<Trained, Error> {
         let Training { config, data, settings, .. } = self;
-        let engine = settings.device.engine()?;
+        let engine = settings.device.engine_within(config.memory)?;
         if self.out.is_dir() {
             let reason = std::io::Error::other("it is a folder; name a file");
             return Err(TrainError::from(WriteError::new(&self.out, reason)).into());
@@ -222,6 +226,8 @@ impl Training<'_> {
             state.insert(name, tensor);
         }
 
+        let config =
+            &self.within_memory(engine.as_ref(), &graft, &trained, &state, dataset.train.len(), observe)?;
         // Only now, when nothing that was typed can be wrong any more, the run gets its folder.
         let folder = match folder {
             Some(folder) => folder,
@@ -288,6 +294,49 @@ impl Training<'_> {
             }
         }
         Ok(trained)
+    }
+}
+
+impl Training<'_> {
+    /// The configuration for so many photos with a batch size, and with the limit on memory if the result depends on it; says what is done to
+    /// stay within it.
+    fn within_memory(
+        &self,
+        engine: &dyn Engine,
+        graft: &Graft,
+        trained: &engraft_graph::Trained,
+        state: &StateDict,
+        photos: usize,
+        observe: &mut dyn FnMut(TrainingEvent<'_>),
+    ) -> Result<Config, Error> {
+        let given = match self.config.batch_size {
+            Some(BatchSize::Images(images)) => Some(images),
+            Some(BatchSize::Auto) | None => None,
+        };
+        let mut config = self.config.clone();
+        if config.train.as_ref().is_none_or(|policy| policy.part == Part::Head) {
+            config.batch_size = Some(BatchSize::Images(given.unwrap_or(LARGEST_BATCH)));
+            return Ok(config);
+        }
+        // No batch has more photos than there are.
+        let largest = given.map(|images| images.min(photos).max(1));
+        let live_norms = config.norm == Some(Norm::Live);
+        let (batch, plan) = plan_memory(engine, graft, trained, live_norms, state, largest)?;
+        config.batch_size = Some(BatchSize::Images(given.unwrap_or(batch)));
+        let limit = plan.and_then(|plan| plan.limit);
+        if given.is_none() {
+            let most = limit.filter(|_| batch < LARGEST_BATCH).map_or_else(String::new, |limit| {
+                format!(", the most that fit into {}", bytes_in_words(limit))
+            });
+            observe(TrainingEvent::Note(&format!("note: batches of {batch} images{most}")));
+        }
+        if let Some(note) = plan.and_then(|plan| plan.note()) {
+            observe(TrainingEvent::Note(&format!("note: {note}")));
+        }
+        if plan.is_some_and(|plan| plan.images < plan.batch) {
+            config.memory = limit;
+        }
+        Ok(config)
     }
 }
 

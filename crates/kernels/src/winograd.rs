@@ -47,8 +47,8 @@ impl WinogradTile {
         }
     }
 
-    /// Matrix products.
-    fn points(self) -> usize {
+    /// Matrix products: values of a transformed kernel.
+    pub fn points(self) -> usize {
         (self.output() + 2).pow(2)
     }
 }

@@ -94,6 +94,20 @@ impl Frozen {
     }
 }
 
+/// The frozen part of a network, if there is one, and the rest; without it images are trained on, and the rest is all.
+pub(crate) fn parts(
+    graph: &Graph,
+    trainable: impl Fn(&str) -> bool,
+) -> Result<(Option<Graph>, Graph), TrainError> {
+    Ok(match frozen_frontier(graph, trainable) {
+        Some(frontier) => {
+            let (frozen, rest) = graph.split(frontier)?;
+            (Some(frozen), rest)
+        }
+        None => (None, graph.clone()),
+    })
+}
+
 /// Where the frozen part of a graph ends, if one is worth the name: `None` when no parameter lies before the frontier, as at the input itself or behind
 /// the rescaling with which GoogLeNet and Inception begin. Then images are trained on, and not features.
 pub fn frozen_frontier(graph: &Graph, trainable: impl Fn(&str) -> bool) -> Option<NodeId> {

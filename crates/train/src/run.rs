@@ -12,13 +12,14 @@ use serde::Serialize;
 
 use crate::checkpoint::{About, SplitRecord, TrainingSummary, WeightsRecord};
 use crate::fit::{Divergence, FitEnd, FitEvent, Rest};
+use crate::frozen::parts;
 use crate::job::{Event, Job, Outcome, RunEnd, WrongPhoto};
 use crate::ledger::{LedgerEntry, ledger_path, samples_of};
 use crate::linear::{SolutionSummary, Solver, solve_head};
 use crate::prepare::{Prepared, prepare};
 use crate::{
     Checkpoint, Epoch, Evaluation, Examples, FitOptions, LedgerChanges, Progress, RunFolder, Schedule, Split,
-    TrainError, evaluate, fit, frozen_frontier,
+    TrainError, evaluate, fit,
 };
 
 /// The state is written after an epoch if this much time has passed since the last time: a kill costs so much work, or an epoch.
@@ -128,17 +129,6 @@ pub fn train(
         run.or_warn(folder.save_last(&last), observe);
     }
     Ok(Outcome { checkpoint: Some(checkpoint), end: trained.end, wrong, kept: is_kept })
-}
-
-/// The frozen part of a network, if there is one, and the rest; without it images are trained on, and the rest is all.
-fn parts(graph: &Graph, trainable: impl Fn(&str) -> bool) -> Result<(Option<Graph>, Graph), TrainError> {
-    Ok(match frozen_frontier(graph, trainable) {
-        Some(frontier) => {
-            let (frozen, rest) = graph.split(frontier)?;
-            (Some(frozen), rest)
-        }
-        None => (None, graph.clone()),
-    })
 }
 
 /// What came of training, before the test.

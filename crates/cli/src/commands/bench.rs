@@ -8,15 +8,16 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use engraft::{Graph, Network, Pretrained, SplitMix64, StateDict, Tensor, Trainer};
-use engraft_cpu::{CpuEngine, CpuNetwork, CpuTrainer, Profile, default_threads};
+use engraft_cpu::{CpuEngine, CpuNetwork, CpuTrainer, Profile, default_threads, free_memory};
 use engraft_engine::{Rate, Rule, Targets, Training};
 use serde_json::json;
 
 use self::protocol::{answer, passes};
 use super::Outcome;
+use super::train::memory_size;
 use crate::machine::processor;
 use crate::network::{LoadingOutput, architecture_names, thread_count};
-use crate::output::json_line;
+use crate::output::{json_line, note};
 
 /// How long passes are timed, in seconds.
 const TIMED: f64 = 1.0;
@@ -59,6 +60,11 @@ pub(crate) struct Bench {
     /// Whether batch norms take the statistics of each batch
     #[arg(long, value_enum, default_value = "live", requires = "train")]
     norm: Norm,
+
+    /// How much memory the training may take, as in `4GB`; what does not fit is computed in parts, or twice. By default four fifths of
+    /// what is free
+    #[arg(long, value_name = "SIZE", value_parser = memory_size, requires = "train")]
+    memory: Option<u64>,
 
     /// Print what each step of the pass is, and how long it takes
     #[arg(long, conflicts_with = "json")]
@@ -120,7 +126,10 @@ impl Steps {
 impl Bench {
     pub(crate) fn run(self) -> Outcome {
         let threads = self.threads.map_or_else(default_threads, |threads| threads as usize);
-        let engine = CpuEngine::new(threads);
+        let engine = match self.memory.or_else(free_memory) {
+            Some(bytes) => CpuEngine::new(threads).with_memory(bytes),
+            None => CpuEngine::new(threads),
+        };
         if self.serve {
             return self.archs.iter().try_for_each(|arch| self.serve(arch, &engine));
         }
@@ -207,6 +216,9 @@ impl Bench {
         input: &Tensor,
     ) -> Result<(Measured, Option<Profile>), Box<dyn Error>> {
         let mut steps = self.steps(engine, graph, state)?;
+        if let Some(text) = steps.trainer.memory(&input.shape)?.and_then(|plan| plan.note()) {
+            note(&text);
+        }
         let seconds = median(|| steps.step(input))?;
         let profile = if self.profile { Some(steps.trainer.profile(input, &steps.targets)?) } else { None };
         let operations = 3.0 * operations(graph, input)?;

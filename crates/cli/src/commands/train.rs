@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use engraft::{CacheSettings, Config, LabelMap, Part, Policy, Settings, Solver, cache_dir};
+use engraft::{BatchSize, CacheSettings, Config, LabelMap, Part, Policy, Settings, Solver, cache_dir};
 
 use super::{Outcome, usage};
 use crate::interrupt::stop_on_signal;
@@ -91,9 +91,15 @@ pub(crate) struct Train {
     #[arg(long, value_name = "LR", value_parser = learning_rate, allow_negative_numbers = true)]
     backbone_learning_rate: Option<f64>,
 
-    /// Images in a step of Adam [default: 64; 32 if more than the head of a pretrained network is trained]
-    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
-    batch_size: Option<usize>,
+    /// Images in a step of Adam; `auto` is, where more than the head is trained, the largest power of two up to 64 that fits into the
+    /// memory [default: 64; 32 if more than the head of a pretrained network is trained]
+    #[arg(long, value_name = "N|auto", value_parser = batch_size, allow_negative_numbers = true)]
+    batch_size: Option<BatchSize>,
+
+    /// How much memory training may take on the CPU, as in `4GB`; what does not fit is computed in parts, or twice. By default four
+    /// fifths of what is free
+    #[arg(long, value_name = "SIZE", value_parser = memory_size, conflicts_with = "gpu")]
+    memory: Option<u64>,
 
     /// Decides splits, initial values, order and dropout: the same seed gives the same result [default: 0]
     #[arg(long, value_name = "N")]
@@ -228,6 +234,7 @@ impl Train {
         set(&mut config.epochs, self.epochs.as_ref());
         set(&mut config.learning_rate, self.learning_rate.as_ref());
         set(&mut config.seed, self.seed.as_ref());
+        config.memory = self.memory.or(config.memory);
         set(&mut config.valid, self.valid.as_ref());
         set(&mut config.test, self.test.as_ref());
         if !hidden_units.is_empty() {
@@ -257,7 +264,8 @@ impl Train {
             };
         }
         // Who says how steps are to be made wants steps, unless there are others than those of the head.
-        let says_steps = self.epochs.is_some() || self.learning_rate.is_some() || self.batch_size.is_some();
+        let says_batch = self.batch_size.is_some_and(|size| size != BatchSize::Auto);
+        let says_steps = self.epochs.is_some() || self.learning_rate.is_some() || says_batch;
         let has_others = config.train.as_ref().is_some_and(|policy| policy.part != Part::Head);
         if says_steps && !has_others && config.solver == Solver::Auto {
             config.solver = Solver::Adam;
@@ -317,6 +325,21 @@ fn positive(text: &str) -> Result<usize, String> {
 
 fn policy(text: &str) -> Result<Policy, String> {
     text.parse().map_err(|error: engraft::GraphError| error.to_string())
+}
+
+fn batch_size(text: &str) -> Result<BatchSize, String> {
+    match text {
+        "auto" => Ok(BatchSize::Auto),
+        _ => positive(text).map(BatchSize::Images).map_err(|problem| format!("{problem}, or auto")),
+    }
+}
+
+/// As [`byte_size`], of memory, which cannot be none.
+pub(crate) fn memory_size(text: &str) -> Result<u64, String> {
+    byte_size(text)
+        .ok()
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "a size is needed, as in 500MB or 4GB".into())
 }
 
 fn solver(text: &str) -> Result<Solver, String> {

@@ -1,6 +1,6 @@
 //! The steps of a training plan as they run.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use engraft_engine::dropout_mask;
 use engraft_graph::{Graph, Op, Scores};
@@ -33,7 +33,9 @@ pub(crate) struct Run<'a> {
     pub(crate) plan: &'a TrainingPlan,
     pub(crate) input: &'a [f32],
     /// Of each output.
-    pub(crate) coefficients: &'a [Vec<f32>],
+    pub(crate) coefficients: &'a [&'a [f32]],
+    /// The examples of the plan among those of the batch, which may be more.
+    pub(crate) examples: Range<usize>,
     pub(crate) scale: f32,
     pub(crate) draw: u64,
     /// Of all outputs, so far.
@@ -161,7 +163,11 @@ impl Run<'_> {
         match step {
             // These are calls.
             Step::Call(_) | Step::Layer { .. } => {}
-            Step::Mask { node, p, to } => mask(dropout_mask(self.draw, *node, to.view.len(), *p), to, memory),
+            Step::Mask { node, p, to } => {
+                let values = to.view.len();
+                let first = self.examples.start * (values / self.examples.len().max(1));
+                mask(dropout_mask(self.draw, *node, first..first + values, *p), to, memory);
+            }
             Step::Scale { x, factors, rows_per_image, to } => {
                 let (scale, rows_per_image) = (self.matrix(factors), *rows_per_image);
                 let function = Function::Scale { scale, rows_per_image };
@@ -207,7 +213,7 @@ impl Run<'_> {
                 );
             }
             Step::Loss { output, logits, to } => {
-                let coefficients = &self.coefficients[*output];
+                let coefficients = self.coefficients[*output];
                 let gradient = Some((&mut *memory, to.stride));
                 let loss = kernels::cross_entropy(
                     level,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use engraft_graph::{Attention, BatchNorm2d, Conv2d, Graph, Node, Op, Scores};
+use engraft_graph::{Attention, BatchNorm2d, Conv2d, Graph, Node, Op, PositionBias, Scores};
 use engraft_kernels::{
     Activation, ConvGradientWeights, ConvWeights, DepthwiseWeights, Level, Matrix, PackedMatrix, Pool,
     WinogradTile, WinogradWeights,
@@ -150,6 +150,15 @@ impl Layers {
             (Op::Linear(linear), _) => linear.in_features * linear.out_features,
             _ => 0,
         }
+    }
+
+    /// Bytes of all weights when they are packed.
+    pub(crate) fn planned_bytes(&self, graph: &Graph) -> usize {
+        let bytes = |layer: &Layer| match &layer.packed {
+            Some(packed) => packed.bytes(),
+            None => size_of::<f32>() * planned_values(graph, &layer.spec),
+        };
+        self.layers.iter().map(bytes).sum()
     }
 
     /// Bytes of all packed weights.
@@ -423,6 +432,48 @@ impl Packing<'_> {
         bias
     }
 }
+
+/// Values of a layer's weights and constants when they are packed, with columns filled up to whole vectors.
+fn planned_values(graph: &Graph, spec: &Spec) -> usize {
+    let padded = |columns: usize| columns.next_multiple_of(VECTOR);
+    let product = |inputs: usize, outputs: usize| (inputs + 1) * padded(outputs);
+    match (&graph.nodes()[spec.node].op, spec.part) {
+        (Op::Attention(Attention { dim, .. }), Part::Qkv) => product(*dim, 3 * dim),
+        (Op::Attention(Attention { dim, .. }), Part::QkvBackward) => product(3 * dim, *dim),
+        (Op::Attention(Attention { dim, .. }), Part::Projection | Part::ProjectionBackward) => {
+            product(*dim, *dim)
+        }
+        (Op::Attention(attention), _) => {
+            let tokens = match attention.position {
+                PositionBias::None => 0,
+                PositionBias::Table { window, .. } | PositionBias::Network { window } => window * window,
+            };
+            3 * attention.dim + attention.heads * tokens * tokens
+        }
+        (Op::Linear(linear), Part::Forward { .. }) => product(linear.in_features, linear.out_features),
+        (Op::Linear(linear), Part::Backward { .. }) => product(linear.out_features, linear.in_features),
+        (Op::Conv2d(conv), part) => {
+            let ([inputs, outputs], taps) =
+                ([conv.in_channels, conv.out_channels], conv.kernel[0] * conv.kernel[1]);
+            if is_depthwise(conv) && !is_product(conv) {
+                return (taps + 1) * padded(inputs);
+            }
+            let (tile, [from, to]) = match part {
+                Part::Forward { pixels } => (tile_of(conv, inputs, outputs, pixels), [inputs, outputs]),
+                Part::Backward { pixels } => (backward_tile(conv, pixels), [outputs, inputs]),
+                _ => return 0,
+            };
+            // Beside the weights there are a bias, and zeros for what is outside the image.
+            tile.map_or(taps, WinogradTile::points) * from * padded(to / conv.groups)
+                + to
+                + from * conv.kernel[1]
+        }
+        (op, _) => op.tensors().iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum(),
+    }
+}
+
+/// Values of the widest vector that there is.
+const VECTOR: usize = 16;
 
 /// The constants of a batch norm by its running statistics, or of an affine node.
 pub(crate) fn constants(graph: &Graph, parameters: &Parameters, node: usize) -> Affine {

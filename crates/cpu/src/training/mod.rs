@@ -2,32 +2,35 @@
 
 mod backward;
 mod execute;
+mod fitting;
 mod forward;
 mod layers;
 mod parameters;
 mod plan;
 mod position;
+mod recompute;
 mod record;
 mod step;
 mod update;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use engraft_engine::{Accumulated, EngineError, Network, Rate, Rule, Snapshot, Targets, Trainer, Training};
+use engraft_engine::{
+    Accumulated, EngineError, MemoryPlan, Network, Rate, Rule, Snapshot, Targets, Trainer, Training,
+};
 use engraft_graph::{Graph, Op, Shape};
 use engraft_tensor::{StateDict, Tensor};
 
 use crate::engine::{CpuEngine, CpuNetwork};
 use crate::plan::as_floats;
 use crate::profile::{Profile, StepProfile};
+use crate::translate::is_separable;
 use execute::Run;
 use layers::Layers;
 use parameters::Parameters;
 use plan::{Setting, TrainingPlan, plan};
-
-/// Shapes of input of which plans are kept: a batch and its remainder.
-const PLANS: usize = 2;
 
 /// Batches of which a profile gives the least times.
 const PROFILED_BATCHES: usize = 5;
@@ -40,8 +43,12 @@ pub struct CpuTrainer {
     rule: Rule,
     /// By node: whether it is a batch norm that normalises by the statistics of the batch.
     live: Vec<bool>,
+    /// Whether the examples of a batch can be computed one after the other.
+    separable: bool,
     layers: Layers,
-    /// By the shape of the input.
+    /// How batches fit into the memory, by the shape of the input.
+    fits: HashMap<Vec<usize>, MemoryPlan>,
+    /// By the shape of what goes through the network at a time.
     plans: HashMap<Vec<usize>, TrainingPlan>,
     /// The memory of all plans.
     slots: Vec<Vec<f32>>,
@@ -72,8 +79,10 @@ impl CpuTrainer {
             graph: graph.clone(),
             parameters,
             rule: training.rule,
+            separable: !live.contains(&true) && is_separable(graph),
             live,
             layers,
+            fits: HashMap::new(),
             plans: HashMap::new(),
             slots: Vec::new(),
             evaluated: [None, None],
@@ -106,9 +115,13 @@ impl CpuTrainer {
             seconds.resize(times.len(), f64::INFINITY);
             seconds.iter_mut().zip(times).for_each(|(least, time)| *least = least.min(time));
         }
-        let plan = &self.plans[&input.shape];
+        let MemoryPlan { images, .. } = self.fit(&input.shape)?;
+        let shape = [&[images], &input.shape[1..]].concat();
+        let plan = &self.plans[&shape];
         let weights = |layer| self.layers.weights(layer, &self.graph);
-        let steps = plan.steps.iter().zip(seconds).enumerate().map(|(number, (planned, seconds))| {
+        // Where a batch goes through in parts, the first of them.
+        let steps = plan.order.iter().zip(seconds).enumerate().map(|(time, (number, seconds))| {
+            let planned = &plan.steps[*number];
             let values = planned
                 .step
                 .reads()
@@ -116,9 +129,14 @@ impl CpuTrainer {
                 .chain(&planned.step.writes())
                 .map(|extent| extent.values)
                 .sum::<usize>();
+            let pass = match (time < plan.forward, *number < plan.forward) {
+                (true, _) => "",
+                (false, true) => "< again: ",
+                (false, false) => "< ",
+            };
             StepProfile {
                 module: self.graph.nodes()[planned.node].module.clone(),
-                kernel: format!("{}{}", if number < plan.forward { "" } else { "< " }, planned.step.name()),
+                kernel: format!("{pass}{}", planned.step.name()),
                 output: planned.step.writes().map(|extent| vec![extent.values]).unwrap_or_default(),
                 bytes: size_of::<f32>() * values,
                 multiply_adds: planned.step.multiply_adds(&weights) as u64,
@@ -128,8 +146,8 @@ impl CpuTrainer {
         Ok(Profile {
             steps: steps.collect(),
             weight_bytes: self.parameters.bytes() + self.layers.bytes(),
-            buffer_bytes: size_of::<f32>() * plan.memory.slots.iter().sum::<usize>(),
-            input: input.shape.clone(),
+            buffer_bytes: size_of::<f32>() * plan.memory.values(),
+            input: shape,
         })
     }
 
@@ -137,28 +155,6 @@ impl CpuTrainer {
     pub fn memory_bytes(&self) -> usize {
         let slots: usize = self.slots.iter().map(|slot| size_of_val(&slot[..])).sum();
         self.parameters.bytes() + self.layers.bytes() + slots
-    }
-
-    /// Makes the plan for inputs of one shape if there is none.
-    fn prepare(&mut self, shape: &[usize], nodes: &[Shape]) -> Result<(), EngineError> {
-        if !self.plans.contains_key(shape) {
-            let Self { graph, parameters, live, layers, .. } = self;
-            let made = plan(&Setting { graph, parameters, live }, layers, nodes)?;
-            if self.plans.len() == PLANS {
-                self.plans.clear();
-                self.slots.clear();
-            }
-            self.plans.insert(shape.to_vec(), made);
-        }
-        for (slot, size) in self.plans[shape].memory.slots.iter().enumerate() {
-            if self.slots.len() <= slot {
-                self.slots.push(Vec::new());
-            }
-            if self.slots[slot].len() < *size {
-                self.slots[slot] = vec![0.0; *size];
-            }
-        }
-        Ok(())
     }
 
     /// A batch forward and backward; `timed` is told how long each step took.
@@ -176,43 +172,61 @@ impl CpuTrainer {
             outputs.iter().map(|output| targets.coefficients(&shapes[output.0])).collect();
         let coefficients = coefficients?;
         self.check_norms(&shapes)?;
-        self.prepare(&input.shape, &shapes)?;
-        let plan = &self.plans[&input.shape];
-        if !self.parameters.has_gradients {
-            // What the plan does not write is zero.
-            for (place, trained) in self.parameters.trained.iter_mut().enumerate() {
-                if !plan.written.contains(&place) {
-                    trained.gradient.fill(0.0);
+        let fit = self.fit(&input.shape)?;
+        let batch = input.shape[0];
+        let parts: Vec<Range<usize>> =
+            (0..batch).step_by(fit.images).map(|first| first..batch.min(first + fit.images)).collect();
+        self.prepare(&input.shape[1..], &parts, fit.segments)?;
+        let values = as_floats(input);
+        let mut loss = 0.0;
+        let mut logits = Vec::new();
+        for part in parts {
+            let of_part = |values: &[f32]| {
+                let of_example = values.len() / batch;
+                part.start * of_example..part.end * of_example
+            };
+            let shape = [&[part.len()], &input.shape[1..]].concat();
+            self.allocate(&shape);
+            let plan = &self.plans[&shape];
+            if !self.parameters.has_gradients {
+                // What the plan does not write is zero.
+                for (place, trained) in self.parameters.trained.iter_mut().enumerate() {
+                    if !plan.written.contains(&place) {
+                        trained.gradient.fill(0.0);
+                    }
                 }
             }
+            let coefficients: Vec<&[f32]> = coefficients.iter().map(|all| &all[of_part(all)]).collect();
+            let mut run = Run {
+                level: self.engine.level,
+                pool: &self.engine.pool,
+                graph: &self.graph,
+                parameters: &mut self.parameters,
+                layers: &mut self.layers,
+                slots: &mut self.slots,
+                plan,
+                input: &values[of_part(&values)],
+                coefficients: &coefficients,
+                examples: part.clone(),
+                scale,
+                draw,
+                loss: 0.0,
+            };
+            for step in &plan.order {
+                let start = Instant::now();
+                run.step(&plan.steps[*step].step);
+                timed(start.elapsed());
+            }
+            loss += run.loss;
+            let of_part = run.logits();
+            logits.extend_from_slice(as_floats(&of_part).as_ref());
+            self.parameters.has_gradients = true;
         }
-        let values = as_floats(input);
-        let mut run = Run {
-            level: self.engine.level,
-            pool: &self.engine.pool,
-            graph: &self.graph,
-            parameters: &mut self.parameters,
-            layers: &mut self.layers,
-            slots: &mut self.slots,
-            plan,
-            input: &values,
-            coefficients: &coefficients,
-            scale,
-            draw,
-            loss: 0.0,
-        };
-        for planned in &plan.steps {
-            let start = Instant::now();
-            run.step(&planned.step);
-            timed(start.elapsed());
-        }
-        let loss = run.loss as f32;
-        let outputs = run.logits();
-        self.parameters.has_gradients = true;
-        if self.live.contains(&true) {
+        if self.live.contains(&true) || self.engine.memory.is_some() {
             self.evaluated = [None, None];
         }
-        Ok(Accumulated { loss, outputs })
+        let outputs = Tensor::f32(shapes[self.graph.output().0].clone(), logits);
+        Ok(Accumulated { loss: loss as f32, outputs })
     }
 }
 
@@ -225,6 +239,10 @@ impl Trainer for CpuTrainer {
         draw: u64,
     ) -> Result<Accumulated, EngineError> {
         self.run(input, targets, scale, draw, &mut |_| {})
+    }
+
+    fn memory(&mut self, input: &[usize]) -> Result<Option<MemoryPlan>, EngineError> {
+        self.fit(input).map(Some)
     }
 
     fn gradients(&mut self, visit: &mut dyn FnMut(&str, &mut [f32])) {
@@ -244,14 +262,23 @@ impl Trainer for CpuTrainer {
         clip: Option<f64>,
         average: Option<f64>,
     ) -> Result<f64, EngineError> {
-        let CpuEngine { level, pool } = &self.engine;
+        let CpuEngine { level, pool, .. } = &self.engine;
+        let bytes = self.parameters.bytes();
         let norm = update::update(*level, pool, self.rule, &mut self.parameters, rates, clip, average)?;
+        if self.parameters.bytes() != bytes {
+            // There are averages now.
+            self.fits.clear();
+        }
         self.layers.outdated(false);
         self.evaluated = [None, None];
         Ok(norm)
     }
 
     fn evaluate(&mut self, input: &Tensor, averaged: bool) -> Result<Tensor, EngineError> {
+        if self.engine.memory.is_some() {
+            // Evaluation and training take turns, so that they need not have memory at the same time.
+            self.slots = Vec::new();
+        }
         let network = &mut self.evaluated[usize::from(averaged)];
         let network = match network {
             Some(network) => network,

@@ -7,20 +7,25 @@ use engraft_graph::{Graph, Op, Shape};
 
 use super::layers::Layers;
 use super::parameters::Parameters;
+use super::recompute;
 use super::record::{Kind, Normalised, Operation, Record};
 use super::step::{Step, Sum};
 use crate::call::Strided;
 use crate::lower::Lowering;
-use crate::memory::{Lifetime, Memory, assign_slots};
+use crate::memory::{Memory, assign_slots};
 use crate::program::{self, Plain, Value};
 use crate::translate::Translation;
-use crate::view::{Place, View};
+use crate::view::View;
 
 /// All that is done with a batch of one shape.
 pub(crate) struct TrainingPlan {
     pub(crate) steps: Vec<Planned>,
     /// How many of the steps are forward.
     pub(crate) forward: usize,
+    /// The numbers of the steps as they run: some of the forward pass twice, if they are [recomputed](Self::recomputed).
+    pub(crate) order: Vec<usize>,
+    /// Values in each buffer.
+    buffers: Vec<usize>,
     pub(crate) memory: Memory,
     /// No buffer has the values of only some images.
     pub(crate) crossing: Vec<bool>,
@@ -88,9 +93,33 @@ pub(crate) fn plan(
     let logits = planner.lowering.strided(&planner.lowering.values[&outputs[0]]);
     let weights = (0..outputs.len()).map(|output| if output == 0 { 1.0 } else { AUX_WEIGHT }).collect();
     let Planner { steps, lowering, written, .. } = planner;
-    let memory = assign_slots(&lifetimes(&steps, &lowering.buffers, &logits), &lowering.buffers);
-    let crossing = vec![false; lowering.buffers.len()];
-    Ok(TrainingPlan { steps, forward, memory, crossing, written, logits, weights })
+    let buffers = lowering.buffers;
+    let crossing = vec![false; buffers.len()];
+    let memory = Memory { slot_of: Vec::new(), slots: Vec::new() };
+    let plan = TrainingPlan {
+        steps,
+        forward,
+        order: Vec::new(),
+        buffers,
+        memory,
+        crossing,
+        written,
+        logits,
+        weights,
+    };
+    Ok(plan.recomputed(1))
+}
+
+impl TrainingPlan {
+    /// The same plan, but of so many segments of the forward pass it keeps only what passes between them, and computes the rest again.
+    pub(crate) fn recomputed(mut self, segments: usize) -> TrainingPlan {
+        let Self { steps, forward, buffers, logits, .. } = &self;
+        let order = recompute::order(steps, *forward, buffers, segments);
+        let lives = recompute::lives(steps, *forward, &order, buffers.len(), logits.at.place);
+        self.memory = assign_slots(&lives, buffers);
+        self.order = order;
+        self
+    }
 }
 
 /// The operations that lead to the outputs, the extents of all values, and where each node's output is.
@@ -219,22 +248,4 @@ impl Planner<'_> {
         let computed: HashSet<Value> = computed.map(|operation| operation.output).collect();
         self.lowering.place_concatenations(concatenations, &computed);
     }
-}
-
-/// From the first step that writes a buffer to the last that reads it.
-fn lifetimes(steps: &[Planned], buffers: &[usize], logits: &Strided) -> Vec<Option<Lifetime>> {
-    let mut lives: Vec<Option<Lifetime>> = vec![None; buffers.len()];
-    for (number, Planned { step, .. }) in steps.iter().enumerate() {
-        for extent in step.reads().into_iter().chain(step.writes()) {
-            let Place::Buffer(buffer) = extent.at.place else { continue };
-            let life = lives[buffer].get_or_insert(Lifetime { first: number, last: number });
-            life.last = number;
-        }
-    }
-    if let Place::Buffer(buffer) = logits.at.place
-        && let Some(life) = &mut lives[buffer]
-    {
-        life.last = steps.len();
-    }
-    lives
 }

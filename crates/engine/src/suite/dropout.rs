@@ -51,7 +51,7 @@ pub fn dropout_applies_its_mask(engine: &dyn Engine) {
     let labels = networks::labels(BATCH);
     let mut trainer = trainer(engine, &graph, &state, &|_| true);
     for draw in DRAW..DRAW + 4 {
-        let mask = dropout_mask(draw, NODE, BATCH * FEATURES, P);
+        let mask = dropout_mask(draw, NODE, 0..BATCH * FEATURES, P);
         let expected = cross_entropy(&logits(&state, &batch, &mask), &labels);
         let loss = trainer.accumulate(&batch, &Targets::labels(&labels), 1.0, draw).unwrap().loss;
         let difference = (f64::from(loss) - expected).abs();
@@ -66,7 +66,7 @@ pub fn dropout_stops_the_gradients_of_what_it_drops(engine: &dyn Engine) {
     let one = Tensor::f32([1, FEATURES], batch.as_f32().unwrap()[..FEATURES].to_vec());
     let mut trainer = trainer(engine, &graph, &state, &|name| name == "fc.weight");
     trainer.accumulate(&one, &Targets::labels(&[0]), 1.0, DRAW).unwrap();
-    let mask = dropout_mask(DRAW, NODE, FEATURES, P);
+    let mask = dropout_mask(DRAW, NODE, 0..FEATURES, P);
     trainer.gradients(&mut |_, values| {
         for (i, value) in values.iter().enumerate() {
             assert_eq!(*value == 0.0, mask[i % FEATURES] == 0.0, "weight {i}");
@@ -105,7 +105,7 @@ pub fn stochastic_depth_drops_whole_samples(engine: &dyn Engine) {
     let mut trainer = trainer(engine, &graph, &state, &|_| true);
     let mut dropped = 0;
     for draw in DRAW..DRAW + 4 {
-        let mask = dropout_mask(draw, NODE, BATCH, P);
+        let mask = dropout_mask(draw, NODE, 0..BATCH, P);
         dropped += mask.iter().filter(|value| **value == 0.0).count();
         let of_elements: Vec<f32> = mask.iter().flat_map(|value| iter::repeat_n(*value, FEATURES)).collect();
         let expected = cross_entropy(&logits(&state, &batch, &of_elements), &labels);
