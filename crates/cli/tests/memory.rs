@@ -4,7 +4,7 @@ mod common;
 
 use common::{Sandbox, event};
 
-const WHOLE: &str = "flowers --weights random --freeze none --size 64 --epochs 1";
+const WHOLE: &str = "flowers --weights random --size 64 --epochs 1";
 
 /// Bytes that training a network on batches of so many images takes.
 fn bytes(sandbox: &Sandbox, arch: &str, batch: usize, norm: &str) -> u64 {
@@ -30,7 +30,7 @@ fn the_batch_is_the_largest_that_fits() {
     assert!(config.contains(&format!("batch_size = {batch}\n")), "{config}");
     sandbox.run("train --json --resume runs/small --batch-size auto").succeeded();
     // Features are small.
-    let line = "flowers --arch squeezenet1_1 --weights random --freeze backbone --epochs 1 --batch-size auto";
+    let line = "flowers --arch squeezenet1_1 --weights random --train head --epochs 1 --batch-size auto";
     assert_eq!(event(&sandbox.train(&format!("{line} --solver adam")), "start")["batch_size"], 64);
 }
 
