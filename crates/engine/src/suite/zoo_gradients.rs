@@ -170,7 +170,7 @@ pub(super) fn without_dropout(graph: &Graph) -> Graph {
 }
 
 /// The same network with another activation in the place of every ReLU.
-fn without_relu(graph: &Graph, activation: &str) -> Graph {
+pub fn without_relu(graph: &Graph, activation: &str) -> Graph {
     edited(graph, &|fields| {
         if let Some(function) = fields.get_mut("function").filter(|function| **function == "ReLU") {
             *function = activation.into();
