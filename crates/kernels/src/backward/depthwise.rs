@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::GradientEpilogue;
-use super::activation::activation_backward_rows;
+use super::activation::{activation_backward, activation_backward_rows};
 use super::product::SUMS;
 use crate::bounds::check_weight;
 use crate::depthwise::first_channel;
@@ -39,8 +39,7 @@ pub fn depthwise_input_gradient(
         return;
     }
     let reach = [0, 1].map(|axis| (kernel[axis] - 1) * dilation[axis]);
-    let plain = !epilogue.accumulate && epilogue.activation.is_none();
-    if stride == [1, 1] && plain && padding[0] <= reach[0] && padding[1] <= reach[1] {
+    if stride == [1, 1] && !epilogue.accumulate && padding[0] <= reach[0] && padding[1] <= reach[1] {
         // The convolution of the gradient with the rotated weights, which are few.
         let (taps, lanes) = (kernel[0] * kernel[1], level.lanes());
         let padding = [reach[0] - padding[0], reach[1] - padding[1]];
@@ -53,7 +52,14 @@ pub fn depthwise_input_gradient(
                 .flat_map(|block| block.rchunks_exact(lanes).flatten().copied())
                 .collect(),
         };
-        return depthwise(pool, dy, &rotated, Epilogue::default(), None, dx);
+        let (to, to_stride) = (dx.values, dx.stride);
+        let dx = MapsMut { values: &mut *to, shape, stride: to_stride };
+        depthwise(pool, dy, &rotated, Epilogue::default(), None, dx);
+        // One more pass over both maps, which the fast convolution is well worth.
+        if let Some((activation, z)) = epilogue.activation {
+            activation_backward(level, pool, [shape.pixels(), channels], activation, z, None, to, to_stride);
+        }
+        return;
     }
     // For each remainder of a column the taps that reach it, and the window of the first such column that each belongs to.
     let phases: Vec<Vec<(usize, isize)>> = (0..stride[1].min(shape.width))
@@ -125,6 +131,7 @@ impl Kernel for InputRow<'_> {
         let out = self.dy.shape;
         let (image, y) = (self.row / height, self.row % height);
         let taps = kernel[0] * kernel[1];
+        let lines: Vec<(usize, usize)> = taps_of(down, y).filter(|(_, out_y)| *out_y < out.height).collect();
         for block in 0..channels.div_ceil(S::LANES) {
             // The last block is moved so as to be full, if it can be; channels that it shares with the one before are left to that one.
             let first = first_channel(block, channels, S::LANES);
@@ -140,14 +147,21 @@ impl Kernel for InputRow<'_> {
                     // SAFETY: the caller has checked the slices; tasks have different rows.
                     unsafe {
                         let mut sums = [S::zero(); COLUMNS];
-                        for (tap_y, out_y) in taps_of(down, y) {
-                            if out_y >= out.height {
-                                continue;
-                            }
+                        for (tap_y, out_y) in &lines {
                             let line = (image * out.height + out_y) * out.width;
                             for (tap_x, out_x) in of_phase {
                                 let out_x = number as isize + out_x;
                                 let weight = S::load(weights.add((tap_y * kernel[1] + tap_x) * S::LANES));
+                                let is_inside = out_x >= 0 && out_x as usize + COLUMNS <= out.width;
+                                if is_inside && columns == COLUMNS && count == S::LANES {
+                                    let pixel = line + out_x as usize;
+                                    let from = self.dy.values.as_ptr().add(pixel * self.dy.stride + first);
+                                    for (c, sum) in sums.iter_mut().enumerate() {
+                                        let dy = S::load(from.add(c * self.dy.stride));
+                                        *sum = S::mul_add(dy, weight, *sum);
+                                    }
+                                    continue;
+                                }
                                 for (c, sum) in sums.iter_mut().enumerate() {
                                     let out_x = (out_x + c as isize) as usize;
                                     let from = if out_x < out.width && c < columns {
@@ -165,9 +179,9 @@ impl Kernel for InputRow<'_> {
                             }
                             let pixel = self.row * width + x + c * across.stride;
                             let to = self.dx.at(pixel * self.dx_stride + first);
-                            let mut whole = [0.0; 16];
-                            S::store(whole.as_mut_ptr(), sum);
                             if skipped > 0 {
+                                let mut whole = [0.0; 16];
+                                S::store(whole.as_mut_ptr(), sum);
                                 for (lane, value) in whole.iter().enumerate().take(count).skip(skipped) {
                                     let before = if self.epilogue.accumulate { *to.add(lane) } else { 0.0 };
                                     to.add(lane).write(before + value);
