@@ -132,36 +132,36 @@ macro_rules! families {
 
 families! {
     alexnet: "alexnet", 1;
-    #[ignore = "takes Burn minutes"]
+    #[ignore = "slow"]
     convnext: "convnext", 4;
-    #[ignore = "takes Burn minutes"]
+    #[ignore = "slow"]
     densenet: "densenet", 4;
-    #[ignore = "takes Burn minutes"]
+    #[ignore = "slow"]
     efficientnet: "efficientnet", 11;
-    #[ignore = "takes Burn minutes"]
+    #[ignore = "slow"]
     googlenet: "googlenet", 1;
-    #[ignore = "takes Burn minutes"]
+    #[ignore = "slow"]
     inception: "inception", 1;
-    #[ignore = "takes Burn minutes"]
+    #[ignore = "slow"]
     maxvit: "maxvit", 1;
-    #[ignore = "takes Burn minutes"]
+    #[ignore = "slow"]
     mnasnet: "mnasnet", 4;
     mobilenet: "mobilenet", 3;
-    #[ignore = "takes Burn minutes"]
+    #[ignore = "slow"]
     regnet: "regnet", 15;
-    #[ignore = "takes Burn minutes"]
+    #[ignore = "slow"]
     resnet: "resnet", 5;
-    #[ignore = "takes Burn minutes"]
+    #[ignore = "slow"]
     resnext: "resnext", 3;
     shufflenet: "shufflenet", 4;
     squeezenet: "squeezenet", 2;
-    #[ignore = "takes Burn minutes"]
+    #[ignore = "slow"]
     swin: "swin", 6;
-    #[ignore = "takes Burn minutes"]
+    #[ignore = "slow"]
     vgg: "vgg", 8;
-    #[ignore = "takes Burn minutes"]
+    #[ignore = "slow"]
     vit: "vit", 5;
-    #[ignore = "takes Burn minutes"]
+    #[ignore = "slow"]
     wide_resnet: "wide_resnet", 2;
 }
 

@@ -9,6 +9,7 @@
 mod activation;
 mod attention;
 mod batch_norm;
+mod batch_statistics;
 mod conv;
 mod cross_entropy;
 mod depthwise;
@@ -25,9 +26,9 @@ use crate::{Activation, Matrix};
 pub use activation::{activation_backward, softmax_backward};
 pub use attention::{AttentionGradients, attention_backward};
 pub use batch_norm::{
-    BatchNorm, FoldedNorm, batch_norm_affine, batch_norm_backward, batch_statistics, folded_norm_backward,
-    normalise,
+    BatchNorm, FoldedNorm, batch_norm_affine, batch_norm_backward, folded_norm_backward, normalise,
 };
+pub use batch_statistics::batch_statistics;
 pub use conv::{ConvGradientWeights, conv_input_gradient, conv_weight_gradient};
 pub use cross_entropy::cross_entropy;
 pub use depthwise::{depthwise_input_gradient, depthwise_weight_gradient};
