@@ -50,7 +50,7 @@ fn what_does_not_fit_is_computed_in_parts_or_twice() {
         (
             "squeezenet1_1",
             "frozen",
-            "batches of 64 go through the network 1 at a time, which changes last bits",
+            "batches of 64 go through the network 2 at a time, which changes last bits",
         ),
         ("shufflenet_v2_x0_5", "live", " parts of the network are computed a second time"),
     ] {

@@ -7,7 +7,7 @@ use engraft_tensor::StateDict;
 use crate::TrainError;
 use crate::frozen::parts;
 
-/// The largest batch, and the default.
+/// The largest batch that is chosen for its user.
 pub const LARGEST_BATCH: usize = 64;
 
 /// The smallest batch that norms by the statistics of the batch can be trained on.

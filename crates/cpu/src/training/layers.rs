@@ -341,7 +341,7 @@ impl Packing<'_> {
             });
             return Packed::Depthwise(Arc::new(DepthwiseLayer { weights, bias, geometry }));
         }
-        if let Some(tile) = tile_of(conv, inputs, outputs, pixels).filter(|_| pixels >= TILE_PIXELS_FORWARD) {
+        if let Some(tile) = forward_tile(conv, pixels) {
             let mut weights = self.winograd(tile, [inputs, outputs], outdated);
             weights.pack(self.pool, &weight);
             return Packed::Winograd(Arc::new(WinogradLayer { weights, bias, padding: conv.padding }));
@@ -459,7 +459,7 @@ fn planned_values(graph: &Graph, spec: &Spec) -> usize {
                 return (taps + 1) * padded(inputs);
             }
             let (tile, [from, to]) = match part {
-                Part::Forward { pixels } => (tile_of(conv, inputs, outputs, pixels), [inputs, outputs]),
+                Part::Forward { pixels } => (forward_tile(conv, pixels), [inputs, outputs]),
                 Part::Backward { pixels } => (backward_tile(conv, pixels), [outputs, inputs]),
                 _ => return 0,
             };
@@ -501,6 +501,11 @@ const TILE_PIXELS_FORWARD: usize = 100;
 fn tile_of(conv: &Conv2d, inputs: usize, outputs: usize, pixels: usize) -> Option<WinogradTile> {
     let plain = conv.kernel == [3, 3] && conv.stride == [1, 1] && conv.dilation == [1, 1] && conv.groups == 1;
     winograd_tile(inputs, outputs, pixels).filter(|_| plain && pixels >= TILE_PIXELS)
+}
+
+/// The Winograd transform of a convolution of so many output pixels, if it has one.
+fn forward_tile(conv: &Conv2d, pixels: usize) -> Option<WinogradTile> {
+    tile_of(conv, conv.in_channels, conv.out_channels, pixels).filter(|_| pixels >= TILE_PIXELS_FORWARD)
 }
 
 /// The Winograd transform of the gradient of a convolution's input of so many pixels, if it has one.
